@@ -1,0 +1,1 @@
+//! Write tracking and failure-atomic msync.
