@@ -1,4 +1,15 @@
-//! All of the operating system and the CPU that Vernal touches.
-#![warn(missing_docs)]
+//! All of the operating system and the CPU that Vernal touches: reservations and mappings, flushes and fences, media,
+//! locks. What is above this crate contains no system calls for persistence and no intrinsics.
+//!
+//! This crate knows nothing of journals, commits or heaps.
+pub mod cpu;
+pub mod cxl_emul;
+mod file;
+mod mapped;
 mod media;
+pub mod mem;
+pub mod os;
+
+pub use file::{FileMedia, reserve_space, sync_parent_dir};
+pub use mapped::{Backing, HomeView, JournalMedia, MappedMedia, probe_backing};
 pub use media::Media;

@@ -1,0 +1,133 @@
+//! The CPU: non-temporal copies, cache-line write-back, fences, and the comparison of two lines.
+
+use std::arch::x86_64 as x86;
+use std::sync::OnceLock;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WriteBack {
+    Clwb,
+    ClflushOpt,
+    Clflush,
+}
+
+fn write_back_kind() -> WriteBack {
+    static KIND: OnceLock<WriteBack> = OnceLock::new();
+    *KIND.get_or_init(|| {
+        // CPUID leaf 7: EBX bit 24 = CLWB, bit 23 = CLFLUSHOPT (Intel SDM vol. 2A, CPUID).
+        let ebx = x86::__cpuid_count(7, 0).ebx;
+        if ebx & (1 << 24) != 0 {
+            WriteBack::Clwb
+        } else if ebx & (1 << 23) != 0 {
+            WriteBack::ClflushOpt
+        } else {
+            WriteBack::Clflush
+        }
+    })
+}
+
+/// Writes the given cache lines back to memory (CLWB, else CLFLUSHOPT, else CLFLUSH); durable after [`fence`].
+///
+/// # Safety
+///
+/// Every address must be mapped.
+pub unsafe fn write_back(lines: impl Iterator<Item = *const u8>) {
+    let kind = write_back_kind();
+    for line in lines {
+        // SAFETY: the caller promises a mapped address; the instruction chosen is one this CPU has.
+        unsafe {
+            match kind {
+                WriteBack::Clwb => std::arch::asm!("clwb [{}]", in(reg) line, options(nostack, preserves_flags)),
+                WriteBack::ClflushOpt => {
+                    std::arch::asm!("clflushopt [{}]", in(reg) line, options(nostack, preserves_flags));
+                }
+                WriteBack::Clflush => x86::_mm_clflush(line),
+            }
+        }
+    }
+}
+
+/// Orders and completes earlier non-temporal stores and write-backs (SFENCE).
+#[inline]
+pub fn fence() {
+    // SAFETY: SFENCE is part of SSE, which x86-64 guarantees.
+    unsafe { x86::_mm_sfence() }
+}
+
+/// Copies `src` to `dst` with non-temporal stores; durable after [`fence`] when `dst` is byte-addressable media.
+///
+/// # Safety
+///
+/// `dst` must be 64-byte aligned and writable for `src.len()` bytes, a multiple of 64, and must not overlap `src`.
+#[inline]
+pub unsafe fn copy_non_temporal(dst: *mut u8, src: &[u8]) {
+    debug_assert!(dst as usize % 64 == 0 && src.len() % 64 == 0);
+    for (i, line) in src.chunks_exact(64).enumerate() {
+        let from = line.as_ptr().cast::<x86::__m128i>();
+        // SAFETY: i*64 < src.len(), so the four 16-byte stores stay inside the range the caller promised, aligned
+        // because dst is 64-byte aligned; the loads are unaligned ones inside `line`.
+        unsafe {
+            let to = dst.add(i * 64).cast::<x86::__m128i>();
+            let (a, b) = (x86::_mm_loadu_si128(from), x86::_mm_loadu_si128(from.add(1)));
+            let (c, d) = (x86::_mm_loadu_si128(from.add(2)), x86::_mm_loadu_si128(from.add(3)));
+            x86::_mm_stream_si128(to, a);
+            x86::_mm_stream_si128(to.add(1), b);
+            x86::_mm_stream_si128(to.add(2), c);
+            x86::_mm_stream_si128(to.add(3), d);
+        }
+    }
+}
+
+/// Which of the eight words of the lines at `a` and `b` differ: bit i for word i.
+///
+/// Other threads may write to `a` meanwhile; each word is then seen old or new (the x86 memory model has no torn aligned
+/// words), which is all that a commit promises about stores that race with it.
+///
+/// # Safety
+///
+/// Both pointers must be 64-byte aligned and readable for 64 bytes.
+#[inline]
+pub unsafe fn differing_words(a: *const u8, b: *const u8) -> u8 {
+    let (a, b) = (a.cast::<x86::__m128i>(), b.cast::<x86::__m128i>());
+    let mut mask = 0u32;
+    for i in 0..4 {
+        // SAFETY: 4 x 16 bytes from aligned pointers with 64 readable bytes; SSE2 is part of x86-64.
+        let eq = unsafe { x86::_mm_cmpeq_epi32(x86::_mm_load_si128(a.add(i)), x86::_mm_load_si128(b.add(i))) };
+        // SAFETY: register-only.
+        let m = unsafe { x86::_mm_movemask_ps(x86::_mm_castsi128_ps(eq)) } as u32;
+        // Two 32-bit halves per word: the word is equal when both are.
+        let words = (m & (m >> 1) & 1) | ((m >> 2) & (m >> 3) & 1) << 1;
+        mask |= (words ^ 3) << (2 * i);
+    }
+    mask as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[repr(align(64))]
+    struct Line([u8; 64]);
+
+    #[test]
+    fn every_byte_of_a_line_shows_in_its_words_bit() {
+        let a = Line([0x5a; 64]);
+        for i in 0..64 {
+            let mut b = Line([0x5a; 64]);
+            b.0[i] ^= 0x80;
+            // SAFETY: aligned, 64 bytes each.
+            assert_eq!(unsafe { differing_words(a.0.as_ptr(), b.0.as_ptr()) }, 1 << (i / 8), "byte {i}");
+        }
+        // SAFETY: aligned, 64 bytes each.
+        assert_eq!(unsafe { differing_words(a.0.as_ptr(), a.0.as_ptr()) }, 0);
+    }
+
+    #[test]
+    fn non_temporal_copy_copies() {
+        let mut dst = Line([0; 64]);
+        let src: Vec<u8> = (0..64).collect();
+        // SAFETY: dst is aligned and 64 bytes long.
+        unsafe { copy_non_temporal(dst.0.as_mut_ptr(), &src) };
+        fence();
+        assert_eq!(dst.0[..], src[..]);
+    }
+}
