@@ -1,0 +1,101 @@
+//! `cargo xtask test`: everything that must pass, stage by stage.
+
+use crate::packages::{self, Group};
+use crate::stages::{self, Stage};
+use crate::{Result, suites, ui::Ui, workspace::Workspace};
+use std::process::Command;
+use std::time::Duration;
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Print one JSON object on standard output; progress goes to standard error
+    #[arg(long)]
+    json: bool,
+    /// Run only these stages, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "STAGE")]
+    only: Vec<String>,
+}
+
+const fn minutes(count: u64) -> Duration {
+    Duration::from_secs(count * 60)
+}
+
+/// Runs the stages; the last line is their sum.
+pub fn run(options: &Options) -> Result<bool> {
+    let ui = Ui::new(options.json);
+    let workspace = Workspace::load()?;
+    let mut list = all(&workspace)?;
+    if !options.only.is_empty() {
+        let names: Vec<&str> = list.iter().map(|s| s.name).collect();
+        if let Some(unknown) = options
+            .only
+            .iter()
+            .find(|name| !names.contains(&name.as_str()))
+        {
+            return Err(format!("--only {unknown}: the stages are {}", names.join(", ")).into());
+        }
+        list.retain(|stage| options.only.iter().any(|name| name == stage.name));
+    }
+    packages::ensure(&ui, Group::ALL)?;
+    let report = stages::run(&ui, &workspace, list)?;
+    report.print(&ui);
+    if options.json {
+        println!("{}", report.json());
+    }
+    Ok(report.total().failed == 0)
+}
+
+/// Every stage, cheapest first, so that a slip shows early.
+fn all(workspace: &Workspace) -> Result<Vec<Stage>> {
+    let stage = |name, arguments: &[&str], limit, essential| Stage {
+        name,
+        command: workspace.cargo(arguments),
+        limit,
+        essential,
+    };
+    let mut tidy = Command::new(std::env::current_exe()?);
+    tidy.arg("tidy").current_dir(&workspace.root);
+    let mut list = vec![
+        stage("fmt", &["fmt", "--all", "--check"], minutes(2), false),
+        Stage {
+            name: "tidy",
+            command: tidy,
+            limit: minutes(2),
+            essential: false,
+        },
+        stage(
+            "build",
+            &["build", "--release", "--workspace"],
+            minutes(20),
+            true,
+        ),
+        stage(
+            "clippy",
+            &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "--deny",
+                "warnings",
+            ],
+            minutes(15),
+            false,
+        ),
+        stage(
+            "cargo-test",
+            &["test", "--workspace", "--no-fail-fast"],
+            minutes(20),
+            false,
+        ),
+    ];
+    for suite in suites::SUITES
+        .iter()
+        .filter(|suite| workspace.has(suite.package))
+    {
+        let words = suite.cargo(&suite.brief());
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        list.push(stage(suite.name, &words, suite.limit, false));
+    }
+    Ok(list)
+}
