@@ -1,0 +1,28 @@
+//! Puts `vernal-c++` beside `vernal-cc`: cargo cannot name a binary with `+`, so it is a link to the same program, which
+//! looks at the name it was called by.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::{env, fs};
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    let Some(out) = env::var_os("OUT_DIR") else {
+        return;
+    };
+    // OUT_DIR is <target>/<profile>/build/<package>-<hash>/out, the programs land in <target>/<profile>.
+    let Some(profile) = Path::new(&out).ancestors().nth(3) else {
+        return;
+    };
+    let link = profile.join("vernal-c++");
+    if fs::read_link(&link).is_ok_and(|to| to == Path::new("vernal-cc")) {
+        return;
+    }
+    let _ = fs::remove_file(&link);
+    if let Err(e) = symlink("vernal-cc", &link) {
+        println!(
+            "cargo::warning={}: {e}; make this link to vernal-cc by hand, or call `vernal-cc --driver-mode=g++`",
+            link.display()
+        );
+    }
+}
