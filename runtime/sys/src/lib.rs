@@ -9,6 +9,7 @@ mod mapped;
 mod media;
 pub mod mem;
 pub mod os;
+pub mod pages;
 
 pub use file::{FileMedia, reserve_space, sync_parent_dir};
 pub use mapped::{Backing, HomeView, JournalMedia, MappedMedia, probe_backing};

@@ -1,0 +1,335 @@
+//! Per-thread dirty lists, and the cold half of the write barrier.
+//!
+//! # Protocol
+//!
+//! Each thread owns a ring of [`RING_SLOTS`] slots. The owner appends, a committer (under the commit lock) consumes; the
+//! owner may be interrupted at any instruction by its own signal handler, whose stores append too.
+//!
+//! - *Append*: `i = produced++` with one `xadd` (atomic with respect to signals on this thread); when
+//!   `i - consumed < RING_SLOTS` write the address into slot `i % RING_SLOTS`, else set `overflow`. A slot between its
+//!   `xadd` and its write reads 0, a *hole*.
+//! - *Consume*: read slots from `consumed` to `produced`. Zero each slot that held an address. Stop advancing at the first
+//!   hole, but go on reading behind it (a signal handler may have appended there and be the one that commits); what was
+//!   taken behind a hole is left as [`TAKEN`].
+//! - *Overflow*: addresses were dropped, their shadow bytes are set. The committer finds them by scanning the shadow of
+//!   all mappings. It skips `consumed` ahead to `produced` only when the whole ring was read without a hole, so no owner
+//!   can be about to write into a slot that then counts as new.
+//!
+//! The shadow byte is set *before* the append and cleared *after* the slot was consumed, so a set byte always has a slot,
+//! or `overflow`, to be found by.
+//!
+//! # Why the mark follows the store, and the recheck list
+//!
+//! See `commit.rs`, and the model in `testsuite/crash`.
+
+use std::cell::UnsafeCell;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use vernal_abi as abi;
+use vernal_sys::mem;
+
+/// Slots of a thread's ring: 512 KiB, touched as it is used. A transaction that dirties more lines in one thread falls
+/// back to scanning the shadow.
+pub const RING_SLOTS: u64 = 1 << 16;
+/// A slot that was consumed out of order, behind a hole.
+const TAKEN: u64 = 1;
+/// Offset of the ring from its control block; the assembly in `hooks.rs` of the C API knows it.
+pub const RING_OFFSET: u64 = 4096;
+
+/// A thread's control block. It lives at the front of a mapping that is never unmapped (a thread that starts after this
+/// one died takes it over), so that a committer may read it at any time.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Control {
+    /// Slots handed out. Written by the owner only.
+    pub produced: AtomicU64,
+    /// Slots consumed. Written by the committer only (and by the owner when it is the committer).
+    pub consumed: AtomicU64,
+    /// [`RING_SLOTS`]; 0 sends every mark through the slow path (fault injection counts them there).
+    pub fast_slots: AtomicU64,
+    /// Marks were dropped because the ring was full.
+    pub overflow: AtomicBool,
+    /// A thread owns this block.
+    owned: AtomicBool,
+    /// Depth of `op` brackets.
+    pub op_depth: AtomicU32,
+    /// This thread is inside a commit (guards against a signal handler that commits).
+    pub in_commit: AtomicBool,
+    next: AtomicPtr<Control>,
+}
+
+const _: () = {
+    assert!(std::mem::offset_of!(Control, produced) == 0);
+    assert!(std::mem::offset_of!(Control, consumed) == 8);
+    assert!(std::mem::offset_of!(Control, fast_slots) == 16);
+    assert!(std::mem::size_of::<Control>() as u64 <= RING_OFFSET);
+    assert!(RING_SLOTS == 1 << 16); // the hook masks with movzx of a 16-bit register
+};
+
+static CONTROLS: AtomicPtr<Control> = AtomicPtr::new(null_mut());
+static SLOW_MARKS: AtomicBool = AtomicBool::new(false);
+
+// The one thread-local variable: a pointer to the thread's control block, null until its first mark. Defined in assembly
+// so that the hooks reach it with the initial-exec model: one load, no call, no register but the destination.
+std::arch::global_asm!(
+    ".pushsection .tbss.__vernal_tls,\"awT\",@nobits",
+    ".p2align 3",
+    ".type __vernal_tls,@object",
+    ".size __vernal_tls,8",
+    ".hidden __vernal_tls",
+    ".globl __vernal_tls",
+    "__vernal_tls:",
+    ".zero 8",
+    ".popsection",
+);
+
+fn tls() -> *mut *mut Control {
+    let p: *mut *mut Control;
+    // SAFETY: computes fs:0 + the variable's offset, the address of this thread's instance (ELF TLS ABI, initial exec).
+    unsafe {
+        std::arch::asm!(
+            "mov {p}, qword ptr fs:[0]",
+            "add {p}, qword ptr [rip + __vernal_tls@GOTTPOFF]",
+            p = out(reg) p,
+            options(pure, readonly, nostack),
+        );
+    }
+    p
+}
+
+/// This thread's control block, made or taken over at first use. `None` when the kernel gives no memory for one.
+pub fn current() -> Option<&'static Control> {
+    // SAFETY: the thread's own variable; only this thread reads or writes it.
+    let p = unsafe { tls().read() };
+    if p.is_null() {
+        register()
+    } else {
+        // SAFETY: set by `register` to a block that is never unmapped.
+        Some(unsafe { &*p })
+    }
+}
+
+/// Sends every later mark of every thread through [`mark_slow`], where fault injection counts it.
+pub fn route_marks_slowly() {
+    SLOW_MARKS.store(true, Ordering::SeqCst);
+    for c in all() {
+        c.fast_slots.store(0, Ordering::SeqCst);
+    }
+}
+
+/// Every control block ever made.
+pub fn all() -> impl Iterator<Item = &'static Control> {
+    let mut p = CONTROLS.load(Ordering::Acquire);
+    std::iter::from_fn(move || {
+        if p.is_null() {
+            return None;
+        }
+        // SAFETY: blocks are pushed once and never unmapped.
+        let c = unsafe { &*p };
+        p = c.next.load(Ordering::Relaxed);
+        Some(c)
+    })
+}
+
+#[cold]
+fn register() -> Option<&'static Control> {
+    // Async-signal-safe: no allocator, no lock.
+    let free = all().find(|c| c.owned.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok());
+    let c = match free {
+        Some(c) => c,
+        None => {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            let len = RING_OFFSET + RING_SLOTS * 8;
+            // SAFETY: a fresh, zeroed mapping at an address that the kernel picks.
+            let at = unsafe { mem::mmap(0, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) }.ok()?;
+            // SAFETY: all-zero bytes are a valid Control (atomics and a null pointer); the mapping is never unmapped.
+            let c = unsafe { &*(at as *const Control) };
+            c.owned.store(true, Ordering::Relaxed);
+            let mut head = CONTROLS.load(Ordering::Relaxed);
+            loop {
+                c.next.store(head, Ordering::Relaxed);
+                let new = std::ptr::from_ref(c).cast_mut();
+                match CONTROLS.compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed) {
+                    Ok(_) => break,
+                    Err(h) => head = h,
+                }
+            }
+            c
+        }
+    };
+    c.op_depth.store(0, Ordering::Relaxed);
+    c.in_commit.store(false, Ordering::Relaxed);
+    let fast = if SLOW_MARKS.load(Ordering::SeqCst) { 0 } else { RING_SLOTS };
+    c.fast_slots.store(fast, Ordering::Relaxed);
+    // SAFETY: the thread's own variable.
+    unsafe { tls().write(std::ptr::from_ref(c).cast_mut()) };
+    exit_key::arm(c);
+    Some(c)
+}
+
+/// Gives a control block back when its thread ends. What is on its ring stays there for the next commit.
+mod exit_key {
+    use super::{Control, Ordering};
+    use std::sync::OnceLock;
+
+    static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
+
+    extern "C" fn release(p: *mut libc::c_void) {
+        // SAFETY: the value set in `arm`, a block that is never unmapped.
+        let c = unsafe { &*p.cast::<Control>() };
+        // SAFETY: the ending thread's own variable.
+        unsafe { super::tls().write(std::ptr::null_mut()) };
+        c.op_depth.store(0, Ordering::Release);
+        c.owned.store(false, Ordering::Release);
+    }
+
+    pub(super) fn arm(c: &'static Control) {
+        let key = KEY.get_or_init(|| {
+            let mut key = 0;
+            // SAFETY: `key` is writable; the destructor is a plain function.
+            (unsafe { libc::pthread_key_create(&mut key, Some(release)) } == 0).then_some(key)
+        });
+        if let Some(key) = *key {
+            // SAFETY: the key exists. Without it the block is merely not reused.
+            unsafe { libc::pthread_setspecific(key, std::ptr::from_ref(c).cast()) };
+        }
+    }
+}
+
+impl Control {
+    fn slot(&self, i: u64) -> &AtomicU64 {
+        let ring = (std::ptr::from_ref(self) as u64 + RING_OFFSET) as *const UnsafeCell<u64>;
+        // SAFETY: the ring follows the block in the same mapping; the index is reduced to its size.
+        unsafe { &*ring.add((i % RING_SLOTS) as usize).cast::<AtomicU64>() }
+    }
+
+    /// Adds one to `produced` in a way that is atomic with respect to signal handlers of this thread.
+    fn bump(&self) -> u64 {
+        let mut i: u64 = 1;
+        // SAFETY: `produced` is written by this thread only; xadd is one instruction, so a handler runs before or after.
+        unsafe {
+            std::arch::asm!("xadd qword ptr [{p}], {i}", p = in(reg) self.produced.as_ptr(), i = inout(reg) i, options(nostack));
+        }
+        i
+    }
+
+    fn append(&self, addr: u64) {
+        let i = self.bump();
+        if i.wrapping_sub(self.consumed.load(Ordering::Acquire)) < RING_SLOTS {
+            self.slot(i).store(addr, Ordering::Release);
+        } else {
+            self.overflow.store(true, Ordering::Release);
+        }
+    }
+
+    /// Consumes what the thread has marked; `take` gets each address. Returns whether marks were dropped, so that the
+    /// shadow must be scanned. Call under the commit lock.
+    pub fn drain(&self, own: bool, mut take: impl FnMut(u64)) -> bool {
+        let start = self.consumed.load(Ordering::Relaxed);
+        // The flag before the count: a mark dropped after this read sets the flag again, for the next commit.
+        let overflow = self.overflow.swap(false, Ordering::AcqRel);
+        let produced = self.produced.load(Ordering::Acquire);
+        let end = produced.min(start.wrapping_add(RING_SLOTS));
+        let mut next = start;
+        let mut hole = false;
+        for i in start..end {
+            let slot = self.slot(i);
+            let v = slot.load(Ordering::Acquire);
+            match v {
+                0 => hole = true,
+                TAKEN => {}
+                addr => take(addr),
+            }
+            if hole {
+                if v != 0 {
+                    slot.store(TAKEN, Ordering::Relaxed);
+                }
+            } else {
+                slot.store(0, Ordering::Relaxed);
+                next = i + 1;
+            }
+        }
+        if overflow && hole {
+            self.overflow.store(true, Ordering::Release);
+        } else if overflow {
+            next = produced;
+        }
+        self.consumed.store(next, Ordering::Release);
+        if own && next == produced && next != 0 {
+            self.rewind(produced);
+        }
+        overflow
+    }
+
+    /// Starts the owner's empty ring from its first slot again, so that small transactions stay in a few cache lines.
+    /// A handler that marks between the two stores finds a ring that looks full and sets `overflow`: slow, not wrong.
+    fn rewind(&self, produced: u64) {
+        let mut seen = produced;
+        // SAFETY: as in `bump`: cmpxchg without lock, one instruction, this thread is the only writer.
+        unsafe {
+            std::arch::asm!(
+                "cmpxchg qword ptr [{p}], {zero}",
+                p = in(reg) self.produced.as_ptr(),
+                zero = in(reg) 0u64,
+                inout("rax") seen,
+                options(nostack),
+            );
+        }
+        if seen == produced {
+            self.consumed.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// Sets the shadow byte of the line that holds `addr`; `false` when it was set already.
+///
+/// # Safety
+///
+/// `addr` must lie in a mapped file's slot (its shadow is accessible then).
+#[inline]
+pub unsafe fn set_shadow(addr: u64) -> bool {
+    // SAFETY: shadow of a mapped slot is readable and writable; other threads touch it with single-byte accesses only.
+    let s = unsafe { std::sync::atomic::AtomicU8::from_ptr(abi::shadow_addr(addr) as *mut u8) };
+    if s.load(Ordering::Relaxed) != abi::SHADOW_CLEAN {
+        return false;
+    }
+    s.store(abi::SHADOW_DIRTY, Ordering::Relaxed);
+    true
+}
+
+/// The cold path of `__vernal_mark_line`: first mark of a thread, full ring, or injection. The shadow byte is set.
+pub extern "C" fn mark_slow(addr: u64) {
+    crate::inject::point(crate::inject::Site::Mark);
+    match current() {
+        Some(c) => c.append(addr),
+        // No memory for a list: the shadow byte is set, the next commit must look at the shadow itself.
+        None => crate::commit::SCAN_SHADOW.store(true, Ordering::Release),
+    }
+}
+
+/// Marks every line of `[addr, addr + len)` that lies in a mapped file.
+pub extern "C" fn mark_range(addr: u64, len: u64) {
+    let Some(end) = addr.checked_add(len) else { return };
+    if len == 0 || end <= abi::TRACKED_BASE || addr >= abi::TRACKED_END {
+        return;
+    }
+    crate::space::for_each_mapped(addr, end, |lo, hi| {
+        let mut line = lo & !(abi::LINE_SIZE - 1);
+        while line < hi {
+            // SAFETY: lo..hi lies in a mapped file's slot.
+            if unsafe { set_shadow(line) } {
+                mark_slow(line);
+            }
+            line += abi::LINE_SIZE;
+        }
+    });
+}
+
+/// Marks the NUL-terminated string at `addr`, terminator included, when it is tracked.
+pub extern "C" fn mark_cstr(addr: u64) {
+    if abi::is_tracked(addr) {
+        // SAFETY: the caller has just written a terminated string there.
+        let len = unsafe { libc::strlen(addr as *const libc::c_char) } as u64;
+        mark_range(addr, len + 1);
+    }
+}
