@@ -295,7 +295,7 @@ mod tests {
             (
                 "--crate-name a --crate-type=cdylib --crate-type=rlib --emit=link",
                 false,
-                Kind::Program,
+                Kind::NoLto,
             ),
             (
                 "--crate-name a --crate-type dylib --emit=link",

@@ -50,6 +50,8 @@ pub struct Invocation {
     pub compiles: bool,
     /// Some input is C++.
     pub compiles_cxx: bool,
+    /// The driver is `clang++`: links get the C++ library.
+    pub cxx_driver: bool,
     /// Link-time optimisation.
     pub lto: Lto,
     /// `-fuse-ld=` or `--ld-path=`.
@@ -58,6 +60,8 @@ pub struct Invocation {
     pub relocatable: bool,
     /// `-static`, `-static-pie`.
     pub static_program: bool,
+    /// `-static-libstdc++`
+    pub static_libstdcxx: bool,
     /// The option that keeps the standard libraries out (`-nostdlib`, `-nodefaultlibs`).
     pub no_libraries: Option<String>,
     /// `-lvernal` or a file named `libvernal...` is already among the inputs.
@@ -175,10 +179,12 @@ impl Invocation {
                 stop: Stop::Link,
                 compiles: false,
                 compiles_cxx: false,
+                cxx_driver: false,
                 lto: Lto::Off,
                 linker: None,
                 relocatable: false,
                 static_program: false,
+                static_libstdcxx: false,
                 no_libraries: None,
                 links_vernal: false,
                 extern_template_chosen: false,
@@ -192,6 +198,7 @@ impl Invocation {
         if parser.inputs == 0 {
             parser.out.stop = Stop::Query;
         }
+        parser.out.cxx_driver = parser.cxx;
         parser.out
     }
 
@@ -293,6 +300,7 @@ impl Parser {
             "-fno-lto" => self.out.lto = Lto::Off,
             "-r" => self.out.relocatable = true,
             "-static" | "--static" | "-static-pie" => self.out.static_program = true,
+            "-static-libstdc++" => self.out.static_libstdcxx = true,
             "-nostdlib" | "--no-standard-libraries" | "-nodefaultlibs" => {
                 self.out.no_libraries = Some(text.to_owned());
             }

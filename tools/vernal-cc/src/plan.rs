@@ -33,6 +33,8 @@ pub enum PlanError {
     Locate(LocateError),
     /// The target is not 64-bit x86.
     Target(String),
+    /// libstdc++ as an archive, by the option that asks for it.
+    StaticCxx(&'static str),
     /// LTO without lld.
     Linker(String),
 }
@@ -44,6 +46,11 @@ impl fmt::Display for PlanError {
             Self::Target(option) => write!(
                 f,
                 "{option}: Vernal tracks stores on 64-bit x86 Linux only; leave the option out, or use clang for this file"
+            ),
+            Self::StaticCxx(option) => write!(
+                f,
+                "{option}: libvernal must stand in for functions of libstdc++.so that write into the program's objects; \
+                 leave the option out (--vernal-static links libvernal itself statically)"
             ),
             Self::Linker(linker) => write!(
                 f,
@@ -125,6 +132,13 @@ fn link(
             "{option}: libvernal is not linked, because it needs the C library; add -lvernal if the program has one"
         ));
         return Ok(());
+    }
+    if invocation.cxx_driver && (invocation.static_libstdcxx || invocation.static_program) {
+        return Err(PlanError::StaticCxx(if invocation.static_program {
+            "-static"
+        } else {
+            "-static-libstdc++"
+        }));
     }
     // In front of the user's libraries, so that libvernal's mmap, msync, ... and its libstdc++ functions are found before
     // those of libc and libstdc++; whatever the user's --as-needed says, or the calls would go past it.
@@ -284,6 +298,9 @@ mod tests {
                 .to_string()
         };
         assert!(error("-m32 -c a.c").starts_with("-m32: "));
+        assert!(
+            error("--driver-mode=g++ -static-libstdc++ a.o").starts_with("-static-libstdc++: ")
+        );
         let e = error("-flto -fuse-ld=bfd a.o");
         assert!(e.contains("\"bfd\"") && e.contains("-fuse-ld=lld"), "{e}");
         fs::remove_file(f.dir.path().join("libvernal.so")).unwrap();
