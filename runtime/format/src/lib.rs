@@ -1,1 +1,26 @@
-//! Placeholder, replaced by its author in a moment.
+//! Every structure that Vernal keeps on a medium, and the only code that encodes or parses one.
+//!
+//! Nothing here does I/O: a structure becomes bytes, or bytes become a structure or a [`FormatError`]. Every parser takes
+//! bytes that a crash, a bad disk or an attacker may have written: it is bounded and never panics. `docs/format.md` draws
+//! the layouts and argues why a crash cannot hurt them.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod meta;
+mod record;
+mod slot;
+mod superblock;
+mod uuid;
+
+pub use meta::{JOURNAL_PATH_MAX, META_FILE_LEN, META_VERSION, Meta, MetaState};
+pub use record::{
+    Entries, Entry, HEADER_BYTES, HEADER_WORDS, LINE_BITS, MAX_ENTRIES, MAX_PAYLOAD_WORDS,
+    RECORD_ALIGN, RecordHeader, RecordProblem, WORDS_PER_LINE, line_entry_header, record_seed,
+    seal_record, set_len_entry_header, verify_record,
+};
+pub use slot::{FormatError, SLOT_COUNT, SLOT_LEN, Slot, newest_slot};
+pub use superblock::{
+    JOURNAL_VERSION, LOG_OFFSET, MAX_MEMBERS, MEMBER_PATH_LEN, MEMBER_PATH_MAX,
+    MEMBER_PATHS_OFFSET, Member, MemberPath, Superblock,
+};
+pub use uuid::Uuid;

@@ -49,6 +49,18 @@ pub trait Media {
         self.write(off, &word.to_le_bytes())
     }
 
+    /// Writes the words of one line at `off` (a multiple of 64) that `mask` selects; `words` holds only those, lowest
+    /// first, in little-endian order.
+    #[inline]
+    fn write_line(&mut self, off: u64, mask: u8, words: &[u64]) -> io::Result<()> {
+        let mut rest = mask;
+        for word in words {
+            self.write_word(off + u64::from(rest.trailing_zeros()) * 8, u64::from_le(*word))?;
+            rest &= rest.wrapping_sub(1);
+        }
+        Ok(())
+    }
+
     /// Makes every earlier write durable, with one flush or fence.
     fn persist(&mut self) -> io::Result<()>;
 

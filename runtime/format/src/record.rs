@@ -1,0 +1,276 @@
+//! The journal record: one commit.
+//!
+//! ```text
+//!   0  checksum      u64   XXH3-64 over bytes 8..40+payload, seeded by journal and generation
+//!   8  generation    u64
+//!  16  sequence      u64   one more than the record before
+//!  24  payload       u32   words behind the header
+//!  28  entries       u32   in the payload
+//!  32  magic         u32   "VRNR"
+//!  36  unflushed     u32   records directly before this one that were not known to be durable when it was written
+//!  40  payload             entries, one after the other
+//! ```
+//!
+//! An entry is a header word and its data:
+//!
+//! ```text
+//!  63      56 55         42 41                 8 7       0
+//! +----------+-------------+--------------------+---------+
+//! |   kind   |      0      |    line number     |  mask   |
+//! +----------+-------------+--------------------+---------+
+//! kind 0, line data:   one word for each bit of the mask, lowest first (mask is not 0)
+//! kind 1, set length:  mask 0; the line is the file's first; one word, the new length in bytes
+//! ```
+//!
+//! Within a record lengths are set first, wherever they stand; then the words are written, as far as they lie below the
+//! length. Everything is little-endian. A record starts at a multiple of 64 bytes.
+
+use vernal_abi::{LINE_COUNT, LINE_SIZE};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use zerocopy::IntoBytes;
+
+use crate::uuid::Uuid;
+
+/// Words of a record's header.
+pub const HEADER_WORDS: usize = 5;
+/// Bytes of a record's header.
+pub const HEADER_BYTES: usize = HEADER_WORDS * 8;
+/// Records start at multiples of this many bytes.
+pub const RECORD_ALIGN: usize = 64;
+/// Words in a line.
+pub const WORDS_PER_LINE: usize = (LINE_SIZE / 8) as usize;
+/// Bits of a line number.
+pub const LINE_BITS: u32 = LINE_COUNT.trailing_zeros();
+/// Most words a payload can have: 32 GiB.
+pub const MAX_PAYLOAD_WORDS: usize = u32::MAX as usize;
+/// Most entries a record can have.
+pub const MAX_ENTRIES: usize = u32::MAX as usize;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"VRNR");
+const LINE_AT: u32 = 8;
+const KIND_AT: u32 = 56;
+const KIND_LINE: u64 = 0;
+const KIND_SET_LEN: u64 = 1;
+
+const _: () = {
+    assert!(LINE_BITS == 34);
+    assert!(LINE_AT + LINE_BITS <= KIND_AT);
+    assert!(WORDS_PER_LINE == 8);
+    assert!(HEADER_BYTES == 40);
+};
+
+/// The seed of all checksums of one generation of one journal: neither a stale record of an earlier generation nor one
+/// of another journal that had the same blocks can be valid.
+pub fn record_seed(journal: Uuid, generation: u64) -> u64 {
+    xxh3_64(&journal.0).wrapping_add(generation)
+}
+
+/// The header word of a line's data. `line` must be below [`LINE_COUNT`].
+#[inline]
+pub const fn line_entry_header(line: u64, mask: u8) -> u64 {
+    (line << LINE_AT) | mask as u64
+}
+
+/// The header word of a new length for the file whose first line is `base_line`.
+#[inline]
+pub const fn set_len_entry_header(base_line: u64) -> u64 {
+    (KIND_SET_LEN << KIND_AT) | (base_line << LINE_AT)
+}
+
+/// Completes the record in `words`: `HEADER_WORDS` of any content, and then the payload, in little-endian words.
+#[inline]
+pub fn seal_record(
+    words: &mut [u64],
+    seed: u64,
+    generation: u64,
+    sequence: u64,
+    entries: u32,
+    unflushed: u32,
+) {
+    let payload = (words.len() - HEADER_WORDS) as u64;
+    words[1] = generation.to_le();
+    words[2] = sequence.to_le();
+    words[3] = (payload | u64::from(entries) << 32).to_le();
+    words[4] = (u64::from(MAGIC) | u64::from(unflushed) << 32).to_le();
+    words[0] = xxh3_64_with_seed(words[1..].as_bytes(), seed).to_le();
+}
+
+/// A record's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordHeader {
+    /// Generation of the journal that it belongs to.
+    pub generation: u64,
+    /// Its place in the order of commits.
+    pub sequence: u64,
+    /// Words behind the header.
+    pub payload_words: u32,
+    /// Entries in the payload.
+    pub entries: u32,
+    /// Records directly before this one that were not known to be durable when it was written.
+    pub unflushed: u32,
+}
+
+impl RecordHeader {
+    /// Reads a header; `None` if there is none.
+    #[inline]
+    pub fn parse(words: &[u64; HEADER_WORDS]) -> Option<RecordHeader> {
+        let counts = u64::from_le(words[3]);
+        let tail = u64::from_le(words[4]);
+        (tail as u32 == MAGIC).then_some(RecordHeader {
+            generation: u64::from_le(words[1]),
+            sequence: u64::from_le(words[2]),
+            payload_words: counts as u32,
+            entries: (counts >> 32) as u32,
+            unflushed: (tail >> 32) as u32,
+        })
+    }
+
+    /// Bytes of header and payload, without padding.
+    pub fn record_bytes(&self) -> u64 {
+        HEADER_BYTES as u64 + u64::from(self.payload_words) * 8
+    }
+}
+
+/// Whether the checksum of the record in `words` (header and payload, no padding) is right.
+#[inline]
+pub fn verify_record(words: &[u64], seed: u64) -> bool {
+    words.len() >= HEADER_WORDS
+        && u64::from_le(words[0]) == xxh3_64_with_seed(words[1..].as_bytes(), seed)
+}
+
+/// One entry of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry<'a> {
+    /// Words of a line.
+    Line {
+        /// Line number, counted from the start of the tracked range.
+        line: u64,
+        /// Which of the line's words follow.
+        mask: u8,
+        /// The words, in little-endian order, one for each bit of `mask`.
+        words: &'a [u64],
+    },
+    /// The length of a file.
+    SetLen {
+        /// The file's first line.
+        base_line: u64,
+        /// New length in bytes.
+        len: u64,
+    },
+}
+
+/// What is wrong with the inside of a record whose checksum is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordProblem {
+    /// An entry header that no version of Vernal writes.
+    #[error("entry {index} has the impossible header {header:#018x}")]
+    Header {
+        /// Index of the entry.
+        index: u32,
+        /// Its header word.
+        header: u64,
+    },
+    /// An entry's data goes beyond the payload.
+    #[error("entry {index} ends beyond the record")]
+    Overrun {
+        /// Index of the entry.
+        index: u32,
+    },
+    /// The payload holds fewer or more entries than the header says.
+    #[error(
+        "the record says that it has {stated} entries, and {words_left} words are left after {index}"
+    )]
+    Count {
+        /// Entries that the header names.
+        stated: u32,
+        /// Entries found.
+        index: u32,
+        /// Words of the payload that belong to no entry.
+        words_left: usize,
+    },
+}
+
+/// Iterates over the entries of a payload. Ends after the first problem.
+#[derive(Debug, Clone)]
+pub struct Entries<'a> {
+    rest: &'a [u64],
+    stated: u32,
+    index: u32,
+    failed: bool,
+}
+
+impl<'a> Entries<'a> {
+    /// The entries in `payload`, of which the header stated `stated`.
+    pub fn new(payload: &'a [u64], stated: u32) -> Self {
+        Entries {
+            rest: payload,
+            stated,
+            index: 0,
+            failed: false,
+        }
+    }
+
+    #[inline]
+    fn parse(&mut self) -> Result<Option<Entry<'a>>, RecordProblem> {
+        let Some((&raw, data)) = self.rest.split_first() else {
+            return if self.index == self.stated {
+                Ok(None)
+            } else {
+                Err(self.miscount())
+            };
+        };
+        if self.index == self.stated {
+            return Err(self.miscount());
+        }
+        let header = u64::from_le(raw);
+        let line = (header >> LINE_AT) & (LINE_COUNT - 1);
+        let mask = header as u8;
+        let (kind, count) = (header >> KIND_AT, mask.count_ones() as usize);
+        // Rebuilding the header finds every stray bit.
+        let count = match kind {
+            KIND_LINE if mask != 0 && line_entry_header(line, mask) == header => count,
+            KIND_SET_LEN if set_len_entry_header(line) == header => 1,
+            _ => {
+                return Err(RecordProblem::Header {
+                    index: self.index,
+                    header,
+                });
+            }
+        };
+        let Some((words, rest)) = data.split_at_checked(count) else {
+            return Err(RecordProblem::Overrun { index: self.index });
+        };
+        self.rest = rest;
+        self.index += 1;
+        Ok(Some(match kind {
+            KIND_LINE => Entry::Line { line, mask, words },
+            _ => Entry::SetLen {
+                base_line: line,
+                len: u64::from_le(words[0]),
+            },
+        }))
+    }
+
+    fn miscount(&self) -> RecordProblem {
+        RecordProblem::Count {
+            stated: self.stated,
+            index: self.index,
+            words_left: self.rest.len(),
+        }
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Result<Entry<'a>, RecordProblem>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let item = self.parse();
+        self.failed = item.is_err();
+        item.transpose()
+    }
+}

@@ -1,0 +1,302 @@
+//! What a journal holds: superblock, members, and the records that are alive. Reads only.
+
+use vernal_format::{
+    Entries, HEADER_WORDS, MAX_MEMBERS, MEMBER_PATH_LEN, Member, MemberPath, RECORD_ALIGN,
+    RecordHeader, Superblock, Uuid, newest_slot, record_seed, verify_record,
+};
+use vernal_sys::Media;
+use zerocopy::IntoBytes;
+
+use crate::error::RecoveryError;
+use crate::meta_file::read_slots;
+
+/// Words of log that are read at a time.
+const WINDOW_WORDS: usize = 1 << 15;
+
+/// A journal, opened for reading.
+#[derive(Debug)]
+pub struct JournalReader<M> {
+    media: M,
+    name: String,
+    sb: Superblock,
+    seed: u64,
+}
+
+/// A file that a journal serves, and where its metadata is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedFile {
+    /// The file.
+    pub member: Member,
+    /// Path of its metadata; `None`: unreadable, so that nobody can say whether the file still needs the journal.
+    pub meta_path: Option<Vec<u8>>,
+}
+
+/// A record that is alive: its checksum, generation and sequence are right. Its entries are not checked yet.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordRef<'a> {
+    /// Where it is, from the start of the log.
+    pub offset: u64,
+    /// Its header.
+    pub header: RecordHeader,
+    payload: &'a [u64],
+}
+
+impl<'a> RecordRef<'a> {
+    /// Its entries.
+    pub fn entries(&self) -> Entries<'a> {
+        Entries::new(self.payload, self.header.entries)
+    }
+}
+
+/// Why a scan ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LogEnd {
+    /// The log is full to its end.
+    Full,
+    /// No valid record follows: the log was not written further, or its last record was torn by the crash.
+    NoRecord,
+    /// The next record is damaged: a later one is intact, which says that this one had been durable.
+    Damaged {
+        /// Sequence of the intact record.
+        later: u64,
+    },
+}
+
+/// What a scan found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScanSummary {
+    /// Records that are alive.
+    pub records: u64,
+    /// Bytes of log up to the end of the last one.
+    pub bytes: u64,
+    /// Sequence of the first record, if any, or of the one that would have come.
+    pub first_sequence: u64,
+    /// Sequence after the last.
+    pub next_sequence: u64,
+    /// Why the scan ended.
+    pub end: LogEnd,
+}
+
+impl<M: Media> JournalReader<M> {
+    /// Reads the superblock of the journal on `media`; `name` is for messages.
+    pub fn open(media: M, name: impl Into<String>) -> Result<Self, RecoveryError> {
+        let name = name.into();
+        let slots = read_slots(&media).map_err(|e| RecoveryError::io(&name, "reading", e))?;
+        let (_, sb) =
+            newest_slot::<Superblock>(&slots).map_err(|e| RecoveryError::format(&name, e))?;
+        let seed = record_seed(sb.journal, sb.generation);
+        Ok(JournalReader {
+            media,
+            name,
+            sb,
+            seed,
+        })
+    }
+
+    /// The journal's identity.
+    pub fn uuid(&self) -> Uuid {
+        self.sb.journal
+    }
+
+    /// The name for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the journal says about itself.
+    pub fn superblock(&self) -> &Superblock {
+        &self.sb
+    }
+
+    /// Gives the medium back.
+    pub fn into_media(self) -> M {
+        self.media
+    }
+
+    /// The files that the journal serves.
+    pub fn members(&self) -> Result<Vec<ServedFile>, RecoveryError> {
+        let mut members = Vec::with_capacity(MAX_MEMBERS);
+        for (index, member) in self.sb.members.iter().enumerate() {
+            let Some(member) = member else { continue };
+            let mut bytes = [0; MEMBER_PATH_LEN];
+            self.media
+                .read(MemberPath::offset(index), &mut bytes)
+                .map_err(|e| RecoveryError::io(&self.name, "reading", e))?;
+            let path = MemberPath::decode(&bytes)
+                .filter(|p| p.file == member.file)
+                .map(|p| p.path);
+            members.push(ServedFile {
+                member: *member,
+                meta_path: path,
+            });
+        }
+        Ok(members)
+    }
+
+    /// Whether no file needs the journal any more, so that it can be deleted. `metadata` reads the metadata at a path:
+    /// `None` when there is none there. Whatever cannot be read keeps the journal.
+    pub fn is_deletable(
+        &self,
+        mut metadata: impl FnMut(&[u8]) -> Result<Option<vernal_format::Meta>, RecoveryError>,
+    ) -> Result<bool, RecoveryError> {
+        for ServedFile { member, meta_path } in self.members()? {
+            let Some(path) = meta_path else {
+                return Ok(false);
+            };
+            match metadata(&path)? {
+                Some(meta) if meta.file == member.file && meta.needs_journal(self.uuid()) => {
+                    return Ok(false);
+                }
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// Visits the records that are alive, in order. The visitor's first error ends the scan.
+    pub fn scan(
+        &self,
+        mut visit: impl FnMut(RecordRef<'_>) -> Result<(), RecoveryError>,
+    ) -> Result<ScanSummary, RecoveryError> {
+        let expected = self.sb.log_offset + self.sb.log_len;
+        if self.media.len() < expected {
+            return Err(RecoveryError::JournalTruncated {
+                name: self.name.clone(),
+                len: self.media.len(),
+                expected,
+            });
+        }
+        let mut log = Log {
+            reader: self,
+            window: Vec::new(),
+            start: 0,
+        };
+        let mut summary = ScanSummary {
+            records: 0,
+            bytes: 0,
+            first_sequence: self.sb.first_sequence,
+            next_sequence: self.sb.first_sequence,
+            end: LogEnd::NoRecord,
+        };
+        let mut at = 0;
+        while let Some((offset, header)) = log.next_record(at, summary.next_sequence)? {
+            let words = log
+                .words(offset, header.record_bytes())?
+                .expect("just verified");
+            visit(RecordRef {
+                offset,
+                header,
+                payload: &words[HEADER_WORDS..],
+            })?;
+            summary.records += 1;
+            summary.bytes = offset + header.record_bytes();
+            // A sequence that wraps is no sequence: such a journal ends here.
+            let Some(next) = summary.next_sequence.checked_add(1) else {
+                break;
+            };
+            summary.next_sequence = next;
+            at = summary.bytes.next_multiple_of(RECORD_ALIGN as u64);
+        }
+        summary.end = if at >= self.sb.log_len {
+            LogEnd::Full
+        } else {
+            log.proof_of_damage(at, summary.next_sequence)?
+        };
+        Ok(summary)
+    }
+
+    /// Counts the records that are alive without looking into them.
+    pub fn summary(&self) -> Result<ScanSummary, RecoveryError> {
+        self.scan(|_| Ok(()))
+    }
+}
+
+/// The log, read through a window that moves forward.
+struct Log<'r, M> {
+    reader: &'r JournalReader<M>,
+    window: Vec<u64>,
+    /// Log offset of the window's first word.
+    start: u64,
+}
+
+impl<M: Media> Log<'_, M> {
+    /// `len` bytes at `offset` (both multiples of 8); `None` when they reach beyond the log.
+    fn words(&mut self, offset: u64, len: u64) -> Result<Option<&[u64]>, RecoveryError> {
+        let sb = &self.reader.sb;
+        match offset.checked_add(len) {
+            Some(end) if end <= sb.log_len => {}
+            _ => return Ok(None),
+        }
+        let count = (len / 8) as usize;
+        let have = offset
+            .checked_sub(self.start)
+            .map(|skip| (skip / 8) as usize);
+        let inside = have.filter(|skip| skip + count <= self.window.len());
+        let skip = match inside {
+            Some(skip) => skip,
+            None => {
+                let rest = ((sb.log_len - offset) / 8) as usize;
+                self.window.resize(count.max(WINDOW_WORDS).min(rest), 0);
+                self.start = offset;
+                self.reader
+                    .media
+                    .read(sb.log_offset + offset, self.window.as_mut_bytes())
+                    .map_err(|e| RecoveryError::io(&self.reader.name, "reading", e))?;
+                0
+            }
+        };
+        Ok(Some(&self.window[skip..skip + count]))
+    }
+
+    /// The header at `offset`, if a record of this generation is there whose checksum is right and `wanted`.
+    fn record_at(
+        &mut self,
+        offset: u64,
+        wanted: impl Fn(&RecordHeader) -> bool,
+    ) -> Result<Option<RecordHeader>, RecoveryError> {
+        let (generation, seed) = (self.reader.sb.generation, self.reader.seed);
+        let Some(words) = self.words(offset, (HEADER_WORDS * 8) as u64)? else {
+            return Ok(None);
+        };
+        let header = RecordHeader::parse(words.first_chunk().expect("as long as asked for"));
+        let Some(header) = header.filter(|h| h.generation == generation && wanted(h)) else {
+            return Ok(None);
+        };
+        let Some(words) = self.words(offset, header.record_bytes())? else {
+            return Ok(None);
+        };
+        Ok(verify_record(words, seed).then_some(header))
+    }
+
+    /// The record `sequence`: where the one before ends, or at the next write unit when a flush came between them.
+    fn next_record(
+        &mut self,
+        at: u64,
+        sequence: u64,
+    ) -> Result<Option<(u64, RecordHeader)>, RecoveryError> {
+        for offset in [at, at.next_multiple_of(self.reader.sb.write_unit)] {
+            if let Some(header) = self.record_at(offset, |h| h.sequence == sequence)? {
+                return Ok(Some((offset, header)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks behind the end for a record that was written when record `sequence` was durable already.
+    fn proof_of_damage(&mut self, at: u64, sequence: u64) -> Result<LogEnd, RecoveryError> {
+        let knows = |h: &RecordHeader| {
+            h.sequence
+                .checked_sub(u64::from(h.unflushed))
+                .is_some_and(|first_uncertain| first_uncertain > sequence)
+        };
+        for offset in (at..self.reader.sb.log_len).step_by(RECORD_ALIGN) {
+            if let Some(header) = self.record_at(offset, knows)? {
+                return Ok(LogEnd::Damaged {
+                    later: header.sequence,
+                });
+            }
+        }
+        Ok(LogEnd::NoRecord)
+    }
+}
