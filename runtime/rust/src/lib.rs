@@ -1,0 +1,117 @@
+//! Failure-atomic mapped files from Rust.
+//!
+//! A [`Map`] is a file at an address that is the same in every run, so that it can hold pointers to itself. Programs built
+//! with `cargo vernal` change it with ordinary stores; [`commit`] makes all changes since the last commit durable, all or
+//! nothing. After a crash the file holds the last commit.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), vernal::Error> {
+//! let map = vernal::Map::options().create(true).len(1 << 20).open("counter.img")?;
+//! // SAFETY: the file is at least 8 bytes long, aligned to a page, and nothing else refers to it.
+//! let counter = unsafe { &mut *map.base().cast::<u64>() };
+//! *counter += 1;
+//! vernal::commit()?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What this crate does not do
+//!
+//! It contains no runtime: it calls libvernal, which must not be instrumented. It does not make stored types safe: a `Map`
+//! gives out a raw address, and whoever reads it asserts that an earlier run of a program with the same types wrote it.
+//! References to volatile memory, function pointers, vtables and thread-bound values do not survive a restart.
+//!
+//! # Threads and panics
+//!
+//! Every function may be called from any thread. A commit covers what happened before it in the happens-before order; an
+//! [`op`] guard keeps commits of other threads out while an invariant is broken. No function panics. While a thread
+//! unwinds, dropping a [`Map`] discards what is uncommitted (the unwinding may have interrupted an update); otherwise it
+//! commits, and [`Map::close`] reports whether that worked.
+
+mod error;
+mod map;
+mod sys;
+
+pub use error::{Error, ErrorCode};
+pub use map::{Map, MapOptions};
+pub use sys::Stats;
+
+use std::marker::PhantomData;
+use std::num::NonZeroI64;
+
+/// Makes every update of every mapped file that happened before this call durable, all or nothing, with one device flush.
+pub fn commit() -> Result<(), Error> {
+    // SAFETY: may be called at any time from any thread.
+    Error::check(unsafe { sys::vernal_commit() })
+}
+
+/// Makes the updates atomic now and durable later: at [`Ticket::wait`], or with any later [`commit`].
+pub fn commit_async() -> Result<Ticket, Error> {
+    // SAFETY: may be called at any time from any thread.
+    let ticket = unsafe { sys::vernal_commit_async() };
+    match NonZeroI64::new(ticket) {
+        Some(ticket) if ticket.get() > 0 => Ok(Ticket(ticket)),
+        _ => Err(Error::last(i32::try_from(ticket).unwrap_or(i32::MIN))),
+    }
+}
+
+/// An asynchronous commit that may not be durable yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[must_use = "the commit is atomic, but not known to be durable before `wait` has returned"]
+pub struct Ticket(NonZeroI64);
+
+impl Ticket {
+    /// Returns when the commit is durable.
+    pub fn wait(self) -> Result<(), Error> {
+        // SAFETY: may be called at any time from any thread.
+        Error::check(unsafe { sys::vernal_wait(self.0.get()) })
+    }
+}
+
+/// Takes every mapped file back to its last commit.
+///
+/// # Safety
+///
+/// No reference into a mapped file may be alive, in any thread: what it refers to changes, or is gone.
+pub unsafe fn abort() -> Result<(), Error> {
+    // SAFETY: the caller's promise is the function's condition.
+    Error::check(unsafe { sys::vernal_abort() })
+}
+
+/// Begins an operation: until the guard is dropped, commits by other threads wait, so that they see all of it or nothing.
+/// Operations nest. A commit by the same thread inside one commits it half done.
+pub fn op() -> Op {
+    // SAFETY: may be called at any time from any thread; the guard pairs it with its end.
+    unsafe { sys::vernal_op_begin() };
+    Op {
+        _bound_to_thread: PhantomData,
+    }
+}
+
+/// An operation in progress; ends when dropped, by the thread that began it.
+#[derive(Debug)]
+#[must_use = "the operation ends when the guard is dropped"]
+pub struct Op {
+    _bound_to_thread: PhantomData<*const ()>,
+}
+
+impl Drop for Op {
+    fn drop(&mut self) {
+        // SAFETY: pairs with the begin in `op`, on the same thread, because the guard cannot be sent.
+        unsafe { sys::vernal_op_end() }
+    }
+}
+
+/// Says that `len` bytes at `address` were written by code that `cargo vernal` has not compiled (assembly, a foreign
+/// library). Call it after the write and before the next commit. Any address is allowed.
+pub fn mark(address: *const u8, len: usize) {
+    // SAFETY: the runtime ignores what is outside mapped files and reads nothing through the address.
+    unsafe { sys::vernal_mark(address.cast(), len) }
+}
+
+/// What the runtime has counted since the process started.
+pub fn stats() -> Stats {
+    let mut stats = Stats::default();
+    // SAFETY: writes one `Stats` to the given place.
+    unsafe { sys::vernal_get_stats(&mut stats) };
+    stats
+}

@@ -1,0 +1,48 @@
+//! The C interface of libvernal, as in vernal.h.
+
+use std::ffi::{c_char, c_int, c_uint, c_void};
+
+pub(crate) const VERNAL_CREATE: c_uint = 1;
+
+/// Counters since the process started (`vernal_stats`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Commits that wrote a record.
+    pub commits: u64,
+    /// Commits that found nothing to write.
+    pub empty: u64,
+    /// Commits that another thread's commit served.
+    pub grouped: u64,
+    /// Dirty lines looked at.
+    pub lines: u64,
+    /// Dirty lines that differed from home.
+    pub lines_changed: u64,
+    /// Journal bytes written.
+    pub bytes: u64,
+    /// Device flushes or store fences on the commit path.
+    pub flushes: u64,
+    /// Journal recycles.
+    pub checkpoints: u64,
+    /// Bytes that `VERNAL_AUDIT` found written without a mark.
+    pub audit_missed: u64,
+}
+
+const _: () = assert!(size_of::<Stats>() == 72);
+
+unsafe extern "C" {
+    pub(crate) fn vernal_map(path: *const c_char, len: usize, flags: c_uint) -> *mut c_void;
+    pub(crate) fn vernal_unmap(addr: *mut c_void) -> c_int;
+    pub(crate) fn vernal_unmap_discard(addr: *mut c_void) -> c_int;
+    pub(crate) fn vernal_resize(addr: *mut c_void, len: usize) -> c_int;
+    pub(crate) fn vernal_length(addr: *const c_void) -> usize;
+    pub(crate) fn vernal_commit() -> c_int;
+    pub(crate) fn vernal_commit_async() -> i64;
+    pub(crate) fn vernal_wait(ticket: i64) -> c_int;
+    pub(crate) fn vernal_abort() -> c_int;
+    pub(crate) fn vernal_op_begin();
+    pub(crate) fn vernal_op_end();
+    pub(crate) fn vernal_last_error() -> *const c_char;
+    pub(crate) fn vernal_get_stats(out: *mut Stats);
+    pub(crate) fn vernal_mark(addr: *const c_void, len: usize);
+}
