@@ -5,7 +5,7 @@
 //! PREFIX/lib/vernal               libvernal.so, libvernal.a, the passes
 //! PREFIX/lib/libvernal.{so,a}     links to them, for -lvernal
 //! PREFIX/lib/pkgconfig            vernal.pc
-//! PREFIX/lib/cmake/vernal         vernal-config.cmake
+//! PREFIX/lib/cmake/Vernal         VernalConfig.cmake, VernalConfigVersion.cmake
 //! PREFIX/include                  vernal.h, vernal.hpp
 //! ```
 
@@ -81,8 +81,12 @@ pub fn run(options: &Options) -> Result<bool> {
     for (template, to) in [
         ("vernal.pc.in", "lib/pkgconfig/vernal.pc"),
         (
-            "vernal-config.cmake.in",
-            "lib/cmake/vernal/vernal-config.cmake",
+            "cmake/VernalConfig.cmake.in",
+            "lib/cmake/Vernal/VernalConfig.cmake",
+        ),
+        (
+            "cmake/VernalConfigVersion.cmake.in",
+            "lib/cmake/Vernal/VernalConfigVersion.cmake",
         ),
     ] {
         let from = capi.join(template);
