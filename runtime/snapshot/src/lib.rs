@@ -1,1 +1,20 @@
-//! Write tracking and failure-atomic msync.
+//! Write tracking and failure-atomic `msync`: the Snapshot half of Vernal (thesis, chapter 2).
+//!
+//! Compiled code marks the lines that it writes ([`thread`]); a commit gathers them ([`runtime`], `commit.rs`), compares
+//! them with the home image, and hands what changed to the journal (`vernal-journal`). This crate knows nothing of the C
+//! interface, of allocation or of types.
+#![warn(missing_docs)]
+mod audit;
+mod commit;
+pub mod config;
+mod error;
+mod file;
+mod gate;
+pub mod inject;
+pub mod runtime;
+mod space;
+pub mod thread;
+
+pub use error::Error;
+pub use file::{journal_path, meta_path, recover_path, resolve_journal};
+pub use gate::{enter as op_begin, leave as op_end};

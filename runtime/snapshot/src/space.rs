@@ -1,7 +1,7 @@
 //! The tracked range: its reservation, which slots of it are mapped, and where a new file goes.
 
 use crate::error::Error;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::OnceLock;
 use vernal_abi as abi;
 use vernal_sys::mem::{self, Obstacle, ReserveError};
@@ -22,9 +22,12 @@ struct Entry {
 // clears it first.
 static MAPPED: [Entry; MAX_MAPPED] = [const { Entry { base: AtomicU64::new(0), end: AtomicU64::new(0) } }; MAX_MAPPED];
 
+/// Entries that have ever been in use.
+static USED: AtomicUsize = AtomicUsize::new(0);
+
 /// Calls `f` with each part of `[lo, hi)` that lies in a mapped slot.
 pub fn for_each_mapped(lo: u64, hi: u64, mut f: impl FnMut(u64, u64)) {
-    for e in &MAPPED {
+    for e in &MAPPED[..USED.load(Ordering::Acquire)] {
         let end = e.end.load(Ordering::Acquire);
         let base = e.base.load(Ordering::Relaxed);
         let (a, b) = (lo.max(base), hi.min(end));
@@ -42,10 +45,11 @@ pub fn is_mapped(addr: u64) -> bool {
 }
 
 fn insert(base: u64, end: u64) -> bool {
-    for e in &MAPPED {
+    for (i, e) in MAPPED.iter().enumerate() {
         if e.end.load(Ordering::Relaxed) == 0 {
             e.base.store(base, Ordering::Relaxed);
             e.end.store(end, Ordering::Release);
+            USED.fetch_max(i + 1, Ordering::AcqRel);
             return true;
         }
     }

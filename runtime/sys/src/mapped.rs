@@ -212,6 +212,7 @@ pub struct HomeView {
     slot: u64,
     len: u64,
     backing: Backing,
+    prot: i32,
     /// Byte-addressable: the lines stored to since the last persist, each once (`touched` holds a flag per line).
     dirty: Vec<u32>,
     touched: LazyBytes,
@@ -228,6 +229,21 @@ impl HomeView {
     ///
     /// `[base, base + slot)` must be reserved by the caller, page-aligned, and used by nothing else.
     pub unsafe fn new(file: File, base: u64, slot: u64, backing: Backing) -> io::Result<Self> {
+        // SAFETY: the caller's promise.
+        unsafe { Self::with_prot(file, base, slot, backing, libc::PROT_READ | libc::PROT_WRITE) }
+    }
+
+    /// As [`HomeView::new`], for a file that was opened for reading only.
+    ///
+    /// # Safety
+    ///
+    /// As for [`HomeView::new`]; nothing may be written through the view.
+    pub unsafe fn new_read_only(file: File, base: u64, slot: u64, backing: Backing) -> io::Result<Self> {
+        // SAFETY: the caller's promise.
+        unsafe { Self::with_prot(file, base, slot, backing, libc::PROT_READ) }
+    }
+
+    unsafe fn with_prot(file: File, base: u64, slot: u64, backing: Backing, prot: i32) -> io::Result<Self> {
         let len = file.metadata()?.len();
         let mut home = Self {
             file,
@@ -235,6 +251,7 @@ impl HomeView {
             slot,
             len: 0,
             backing,
+            prot,
             dirty: Vec::with_capacity(1024),
             touched: LazyBytes::new(slot / LINE)?,
             reserved: Vec::new(),
@@ -254,7 +271,7 @@ impl HomeView {
         })?;
         if want > have {
             let flags = map_flags(self.backing, &self.file) | libc::MAP_FIXED;
-            let prot = libc::PROT_READ | libc::PROT_WRITE;
+            let prot = self.prot;
             // SAFETY: inside the caller's reservation, which only this value uses.
             unsafe { mem::mmap(self.base + have, want - have, prot, flags, self.file.as_raw_fd(), have as i64) }?;
             crate::cxl_emul::attach_if_enabled(self.base + have, want - have);
@@ -398,6 +415,21 @@ impl Media for HomeView {
         self.check(off, 8)?;
         // SAFETY: checked range of our mapping; off is a multiple of 8 and the base page-aligned.
         unsafe { ((self.base + off) as *mut u64).write(word.to_le()) };
+        self.note(off);
+        Ok(())
+    }
+
+    #[inline]
+    fn write_line(&mut self, off: u64, mask: u8, words: &[u64]) -> io::Result<()> {
+        self.check(off, LINE)?;
+        let mut rest = mask;
+        for word in words {
+            let i = u64::from(rest.trailing_zeros());
+            rest &= rest.wrapping_sub(1);
+            // SAFETY: i < 8 while `words` holds one word per bit of `mask`, so this lies in the checked line; entries of a
+            // record hold exactly as many (vernal-format's `Entries`), and an empty `rest` gives i = 64, which is masked.
+            unsafe { ((self.base + off + (i & 7) * 8) as *mut u64).write(*word) };
+        }
         self.note(off);
         Ok(())
     }

@@ -101,11 +101,15 @@ impl PageTracker {
         Ok(Self { uffd, pagemap: File::open("/proc/self/pagemap")? })
     }
 
-    /// Starts tracking `[addr, addr + len)`: every page counts as unwritten from here on.
-    pub fn track(&self, addr: u64, len: u64) -> io::Result<()> {
+    /// Registers `[addr, addr + len)`, which may reach past the end of the file.
+    pub fn register(&self, addr: u64, len: u64) -> io::Result<()> {
         let mut reg = [addr, len, UFFDIO_REGISTER_MODE_WP, 0];
-        ioctl(self.uffd.as_raw_fd(), UFFDIO_REGISTER, &mut reg)?;
-        self.take_written(addr, len, |_, _| {})
+        ioctl(self.uffd.as_raw_fd(), UFFDIO_REGISTER, &mut reg).map(drop)
+    }
+
+    /// Makes every page of a part of a registered range count as unwritten from here on.
+    pub fn protect(&self, addr: u64, len: u64) -> io::Result<()> {
+        if len == 0 { Ok(()) } else { self.take_written(addr, len, |_, _| {}) }
     }
 
     /// Calls `each` with every range of pages in `[addr, addr + len)` written since the last call, and starts afresh.
@@ -186,7 +190,8 @@ mod tests {
             return;
         };
         let (_file, at) = private_file_mapping(64);
-        t.track(at, 64 * PAGE_SIZE).unwrap();
+        t.register(at, 64 * PAGE_SIZE).unwrap();
+        t.protect(at, 64 * PAGE_SIZE).unwrap();
         store(at + 5 * PAGE_SIZE);
         let first = collect(|each| t.take_written(at, 64 * PAGE_SIZE, each).unwrap());
         assert_eq!(first, [at + 5 * PAGE_SIZE]);

@@ -125,7 +125,7 @@ fn find(tree: &Tree, words: &[&str], remedy: &str) -> Vec<String> {
     problems
 }
 
-/// Whether `word` occurs in `line` with no letter, digit or path character before it (`$HOME/work/` is not `/work/`).
+/// Whether `word` occurs in `line` with no letter, digit or path character before it (in `$X/home/` that one does not count).
 fn stands_alone(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();

@@ -1,0 +1,402 @@
+//! Gathering a commit: which lines may have changed, and what changed in them.
+//!
+//! # Nothing is lost
+//!
+//! A mark follows its store: *store the data; read the shadow byte; if it is clear, set it and append the line*. A commit
+//! consumes the lists: *clear the byte; read the line; compare it with home*. Two cases exist for a store that a commit
+//! did not see:
+//!
+//! 1. The mark read the byte after the commit had cleared it. It sets it and appends: a later commit finds the line.
+//! 2. The mark read the byte as set, before the clear became visible, while the store itself still sat in the store
+//!    buffer when the commit read the line. Nobody appends. Therefore a line stays on the *recheck list* when its byte is
+//!    cleared, and is compared again by each later commit, until a process-wide barrier (membarrier) has been passed by
+//!    every thread since the clear: the store that preceded such a mark is visible from then on, and one more comparison
+//!    after the barrier finds it.
+//!
+//! While the process has had one thread only, case 2 cannot happen and the list stays empty. The model that enumerates
+//! this protocol under x86-TSO, and shows that each omitted step loses an update, is in `testsuite/crash`.
+
+use crate::space;
+use crate::thread::{self, Control};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use vernal_abi as abi;
+use vernal_sys::mem::LazyBytes;
+use vernal_sys::{cpu, os};
+
+/// Marks were dropped outside any thread's list (no memory for a list): look at the shadow itself.
+pub static SCAN_SHADOW: AtomicBool = AtomicBool::new(false);
+
+/// Lines on the recheck list above which a commit pays for a barrier and empties it.
+const RECHECK_MAX: usize = 96;
+
+/// What a commit needs to know of one mapped file.
+#[derive(Debug)]
+pub struct Extent {
+    /// Home address.
+    pub base: u64,
+    /// Bytes of the file that take part in commits (its length as the program sees it).
+    pub len: u64,
+    /// Per line: whether it is on the recheck list (see [`Flag`]).
+    recheck: LazyBytes,
+}
+
+impl Extent {
+    /// An extent for a slot of `slot` bytes.
+    pub fn new(base: u64, len: u64, slot: u64) -> std::io::Result<Self> {
+        Ok(Self { base, len, recheck: LazyBytes::new(slot / abi::LINE_SIZE)? })
+    }
+
+    fn holds(&self, addr: u64) -> bool {
+        addr >= self.base && addr - self.base < self.len
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flag {
+    Absent = 0,
+    Listed = 1,
+    /// Listed, and looked at by the commit that is running.
+    Fresh = 2,
+}
+
+/// How lines are looked at in one commit.
+#[derive(Debug, Clone, Copy)]
+struct Mode {
+    /// Other threads may run: keep the recheck list.
+    threads: bool,
+    /// Home is not the committed content (asynchronous commits are pending): stage without comparing.
+    always: bool,
+}
+
+/// The gathering half of the commit pipeline. Used under the commit lock.
+#[derive(Debug, Default)]
+pub struct Gather {
+    /// The mapped files.
+    pub extents: Vec<Extent>,
+    /// Lines whose byte was cleared and not yet followed by a barrier.
+    recheck: Vec<u64>,
+    /// The lines of the running commit, to put them back if it fails.
+    taken: Vec<u64>,
+}
+
+/// A line as a commit sees it: its changed words.
+#[derive(Debug)]
+pub struct Changed<'a> {
+    /// Index of the extent.
+    pub extent: usize,
+    /// Tracked address of the line.
+    pub addr: u64,
+    /// Which words differ from home.
+    pub mask: u8,
+    /// The line's words.
+    pub words: &'a [u64; 8],
+}
+
+#[repr(align(64))]
+struct Line([u64; 8]);
+
+/// Reads a line that other threads may be writing.
+#[inline]
+fn read_line(addr: u64) -> Line {
+    let mut out = Line([0; 8]);
+    for (i, w) in out.0.iter_mut().enumerate() {
+        // SAFETY: the line lies in a mapped file; aligned words are read as relaxed atomics, so a racing store is seen
+        // whole or not at all.
+        *w = unsafe { AtomicU64::from_ptr((addr + 8 * i as u64) as *mut u64) }.load(Ordering::Relaxed);
+    }
+    out
+}
+
+fn shadow(addr: u64) -> &'static AtomicU8 {
+    // SAFETY: callers pass addresses in mapped slots only, whose shadow is accessible.
+    unsafe { AtomicU8::from_ptr(abi::shadow_addr(addr) as *mut u8) }
+}
+
+/// The home line of the working line at `addr`.
+pub fn read_home(addr: u64) -> [u64; 8] {
+    read_line(addr + abi::HOME_DISTANCE).0
+}
+
+/// Compares the line at `addr` with home; calls `stage` when it differs, or `always`.
+#[inline]
+fn examine<E>(
+    extent: usize,
+    addr: u64,
+    always: bool,
+    stage: &mut impl FnMut(Changed<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let home = (addr + abi::HOME_DISTANCE) as *const u8;
+    if always {
+        return stage(Changed { extent, addr, mask: u8::MAX, words: &read_line(addr).0 });
+    }
+    // SAFETY: the working line and its home line are both mapped; both addresses are multiples of 64.
+    if unsafe { cpu::differing_words(addr as *const u8, home) } == 0 {
+        return Ok(());
+    }
+    let line = read_line(addr);
+    // SAFETY: as above; `line` is 64-byte aligned.
+    let mask = unsafe { cpu::differing_words(line.0.as_ptr().cast(), home) };
+    if mask == 0 {
+        return Ok(());
+    }
+    stage(Changed { extent, addr, mask, words: &line.0 })
+}
+
+impl Gather {
+    fn find(&self, addr: u64, hint: &mut usize) -> Option<usize> {
+        if self.extents.get(*hint).is_some_and(|e| e.holds(addr)) {
+            return Some(*hint);
+        }
+        *hint = self.extents.iter().position(|e| e.holds(addr))?;
+        Some(*hint)
+    }
+
+    /// Collects every line that may have changed since the last commit and stages those that did. `Ok(n)`: n lines were
+    /// looked at. On an error from `stage` call [`Gather::put_back`].
+    pub fn run<E>(
+        &mut self,
+        own: Option<&Control>,
+        always: bool,
+        mut stage: impl FnMut(Changed<'_>) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        self.taken.clear();
+        let threads = !os::single_threaded();
+        let forget = self.recheck.len() > RECHECK_MAX && os::membarrier();
+        let listed_before = self.recheck.len();
+        let mut failed = None;
+        let mut hint = 0;
+        let mut looked = 0;
+        let mut scan = SCAN_SHADOW.swap(false, Ordering::AcqRel);
+        for c in thread::all() {
+            let is_own = own.is_some_and(|o| std::ptr::eq(o, c));
+            scan |= c.drain(is_own, |addr| {
+                let line = addr & !(abi::LINE_SIZE - 1);
+                if failed.is_none() {
+                    looked += 1;
+                    failed = self.take(line, Mode { threads, always }, &mut hint, &mut stage).err();
+                } else {
+                    self.taken.push(line);
+                }
+            });
+        }
+        if scan && failed.is_none() {
+            looked += self.scan_shadow(Mode { threads, always }, &mut stage)?;
+        } else if scan {
+            SCAN_SHADOW.store(true, Ordering::Release);
+        }
+        if let Some(e) = failed {
+            return Err(e);
+        }
+        if listed_before > 0 {
+            looked += self.recheck(listed_before, forget, always, &mut stage)?;
+        }
+        Ok(looked)
+    }
+
+    fn take<E>(
+        &mut self,
+        line: u64,
+        mode: Mode,
+        hint: &mut usize,
+        stage: &mut impl FnMut(Changed<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.taken.push(line);
+        let Some(extent) = self.find(line, hint) else {
+            // Unmapped since, or past the end of the file: its shadow may be gone, its bytes are nobody's.
+            if space::is_mapped(line) {
+                shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);
+            }
+            return Ok(());
+        };
+        shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);
+        if mode.threads {
+            let e = &mut self.extents[extent];
+            let flag = &mut e.recheck.get_mut()[((line - e.base) / abi::LINE_SIZE) as usize];
+            if *flag == Flag::Absent as u8 {
+                self.recheck.push(line);
+            }
+            *flag = Flag::Fresh as u8;
+        }
+        examine(extent, line, mode.always, stage)
+    }
+
+    /// Looks again at the first `n` lines of the recheck list; with `forget` (a barrier has passed since they were
+    /// listed) drops those that this commit did not clear anew.
+    fn recheck<E>(
+        &mut self,
+        n: usize,
+        forget: bool,
+        always: bool,
+        stage: &mut impl FnMut(Changed<'_>) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let mut looked = 0;
+        let mut hint = 0;
+        for i in 0..n {
+            let line = self.recheck[i];
+            let Some(extent) = self.find(line, &mut hint) else { continue };
+            if self.flag(extent, line) != Flag::Fresh as u8 {
+                looked += 1;
+                examine(extent, line, always, stage)?;
+            }
+        }
+        if forget {
+            let mut kept = std::mem::take(&mut self.recheck);
+            kept.retain(|&line| match self.find(line, &mut hint) {
+                Some(extent) if self.flag(extent, line) == Flag::Fresh as u8 => true,
+                Some(extent) => {
+                    self.set_flag(extent, line, Flag::Absent);
+                    false
+                }
+                None => false,
+            });
+            self.recheck = kept;
+        }
+        // Fresh is a statement about the running commit only.
+        for i in 0..self.recheck.len() {
+            let line = self.recheck[i];
+            if let Some(extent) = self.find(line, &mut hint) {
+                self.set_flag(extent, line, Flag::Listed);
+            }
+        }
+        Ok(looked)
+    }
+
+    fn flag(&self, extent: usize, line: u64) -> u8 {
+        let e = &self.extents[extent];
+        e.recheck.get()[((line - e.base) / abi::LINE_SIZE) as usize]
+    }
+
+    fn set_flag(&mut self, extent: usize, line: u64, flag: Flag) {
+        let e = &mut self.extents[extent];
+        e.recheck.get_mut()[((line - e.base) / abi::LINE_SIZE) as usize] = flag as u8;
+    }
+
+    /// Finds set bytes in the shadow itself: after marks were dropped.
+    fn scan_shadow<E>(
+        &mut self,
+        mode: Mode,
+        stage: &mut impl FnMut(Changed<'_>) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let mut looked = 0;
+        for i in 0..self.extents.len() {
+            let (base, len) = (self.extents[i].base, self.extents[i].len);
+            let mut hint = i;
+            let mut addr = base;
+            while addr < base + len {
+                // Eight lines' bytes at a time. Slots are multiples of 512 bytes, so the word lies in this shadow.
+                // SAFETY: shadow of a mapped slot; aligned because addr is a multiple of 512.
+                let eight = unsafe { AtomicU64::from_ptr(abi::shadow_addr(addr) as *mut u64) }.load(Ordering::Relaxed);
+                if eight != 0 {
+                    for line in (addr..addr + 512).step_by(abi::LINE_SIZE as usize) {
+                        if shadow(line).load(Ordering::Relaxed) != abi::SHADOW_CLEAN {
+                            looked += 1;
+                            self.take(line, mode, &mut hint, stage)?;
+                        }
+                    }
+                }
+                addr += 512;
+            }
+        }
+        Ok(looked)
+    }
+
+    /// Adds the lines of written pages (page mode).
+    pub fn pages<E>(
+        &mut self,
+        extent: usize,
+        lo: u64,
+        hi: u64,
+        always: bool,
+        mut stage: impl FnMut(Changed<'_>) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let hi = hi.min(self.extents[extent].base + self.extents[extent].len);
+        let mut looked = 0;
+        let mut line = lo;
+        while line < hi {
+            looked += 1;
+            self.taken.push(line);
+            examine(extent, line, always, &mut stage)?;
+            line += abi::LINE_SIZE;
+        }
+        Ok(looked)
+    }
+
+    /// Marks the lines of a commit that failed before its record was written again, so that the next one finds them.
+    pub fn put_back(&mut self) {
+        for line in std::mem::take(&mut self.taken) {
+            thread::mark_range(line, 1);
+        }
+        // Lines that only the recheck list knew are still on it; none of them was committed.
+        let mut hint = 0;
+        for i in 0..self.recheck.len() {
+            let line = self.recheck[i];
+            if let Some(extent) = self.find(line, &mut hint) {
+                self.set_flag(extent, line, Flag::Listed);
+            }
+        }
+    }
+
+    /// Takes every changed line back to home. No other thread may be storing to the mapped files.
+    pub fn roll_back(&mut self, own: Option<&Control>) {
+        let ok = self.run(own, false, |c: Changed<'_>| -> Result<(), std::convert::Infallible> {
+            let home = (c.addr + abi::HOME_DISTANCE) as *const u8;
+            // SAFETY: both lines are mapped, do not overlap, and the caller promises that nobody writes to them.
+            unsafe { std::ptr::copy_nonoverlapping(home, c.addr as *mut u8, abi::LINE_SIZE as usize) };
+            Ok(())
+        });
+        match ok {
+            Ok(_) => {}
+        }
+    }
+
+    /// Sets the length of a file; lines past it are forgotten.
+    pub fn set_len(&mut self, index: usize, len: u64) {
+        let e = &mut self.extents[index];
+        let (base, old) = (e.base, e.len);
+        if len < old {
+            self.recheck.retain(|&line| {
+                let gone = line >= base + len && line < base + old;
+                if gone {
+                    e.recheck.get_mut()[((line - base) / abi::LINE_SIZE) as usize] = Flag::Absent as u8;
+                }
+                !gone
+            });
+        }
+        e.len = len;
+    }
+
+    /// Forgets a file that is being unmapped.
+    pub fn remove(&mut self, index: usize) -> Extent {
+        let e = self.extents.remove(index);
+        self.recheck.retain(|&line| !e.holds(line));
+        e
+    }
+
+    /// Consumes and forgets the marks of one file; those of the others are put back.
+    pub fn forget_marks(&mut self, index: usize, own: Option<&Control>) {
+        let (base, len) = (self.extents[index].base, self.extents[index].len);
+        let mut others = Vec::new();
+        for c in thread::all() {
+            let is_own = own.is_some_and(|o| std::ptr::eq(o, c));
+            let dropped = c.drain(is_own, |addr| {
+                if addr < base || addr - base >= len {
+                    others.push(addr);
+                }
+            });
+            if dropped {
+                SCAN_SHADOW.store(true, Ordering::Release);
+            }
+        }
+        for addr in others {
+            if space::is_mapped(addr) {
+                shadow(addr).store(abi::SHADOW_CLEAN, Ordering::Relaxed);
+                thread::mark_range(addr, 1);
+            }
+        }
+    }
+
+    /// Whether the line at `addr` waits for a commit or a recheck.
+    pub fn is_pending(&self, extent: usize, addr: u64) -> bool {
+        shadow(addr).load(Ordering::Relaxed) != abi::SHADOW_CLEAN || self.flag(extent, addr) != Flag::Absent as u8
+    }
+}
