@@ -95,15 +95,12 @@ pub struct Changed<'a> {
 #[repr(align(64))]
 struct Line([u64; 8]);
 
-/// Reads a line that other threads may be writing.
-#[inline]
+/// Reads a line that other threads may be writing: each word is seen old or new.
+#[inline(always)]
 fn read_line(addr: u64) -> Line {
     let mut out = Line([0; 8]);
-    for (i, w) in out.0.iter_mut().enumerate() {
-        // SAFETY: the line lies in a mapped file; aligned words are read as relaxed atomics, so a racing store is seen
-        // whole or not at all.
-        *w = unsafe { AtomicU64::from_ptr((addr + 8 * i as u64) as *mut u64) }.load(Ordering::Relaxed);
-    }
+    // SAFETY: the line lies in a mapped file or its home view; `out` is 64-byte aligned.
+    unsafe { cpu::copy_line(addr as *const u8, out.0.as_mut_ptr().cast()) };
     out
 }
 
@@ -129,12 +126,8 @@ fn examine<E>(
     if always {
         return stage(Changed { extent, addr, mask: u8::MAX, words: &read_line(addr).0 });
     }
-    // SAFETY: the working line and its home line are both mapped; both addresses are multiples of 64.
-    if unsafe { cpu::differing_words(addr as *const u8, home) } == 0 {
-        return Ok(());
-    }
     let line = read_line(addr);
-    // SAFETY: as above; `line` is 64-byte aligned.
+    // SAFETY: `line` is 64-byte aligned, and so is the home line, which is mapped.
     let mask = unsafe { cpu::differing_words(line.0.as_ptr().cast(), home) };
     if mask == 0 {
         return Ok(());

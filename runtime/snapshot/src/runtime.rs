@@ -7,6 +7,7 @@ use crate::commit::{Changed, Extent, Gather};
 use crate::error::Error;
 use crate::file::{self, Owned};
 use crate::inject::{self, Site};
+use crate::lock::{CommitLock, Guard};
 use crate::space::Slot;
 use crate::thread::{self, Control};
 use crate::{audit, config, gate};
@@ -16,8 +17,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, compiler_fence};
+use std::sync::Mutex;
 use vernal_abi as abi;
 use vernal_journal::{Committer, HomeId, Journal, JournalConfig, JournalError};
 use vernal_sys::pages::PageTracker;
@@ -94,7 +95,7 @@ pub struct Stats {
     pub audit_missed: u64,
 }
 
-static STATE: Mutex<Option<State>> = Mutex::new(None);
+static STATE: CommitLock<Option<State>> = CommitLock::new(None);
 static ARRIVED: AtomicU64 = AtomicU64::new(0);
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
 static FORKED: AtomicBool = AtomicBool::new(false);
@@ -143,38 +144,43 @@ pub fn init() {
     READY.store(true, Ordering::Release);
 }
 
-fn state() -> MutexGuard<'static, Option<State>> {
-    // A panic under the lock is a bug of ours; the state is still the best there is.
-    STATE.lock().unwrap_or_else(|e| e.into_inner())
-}
-
 /// Holds the commit lock and says so to signal handlers of this thread.
 struct Locked {
-    guard: MutexGuard<'static, Option<State>>,
+    guard: Guard<'static, Option<State>>,
     own: Option<&'static Control>,
     _inside: Inside,
 }
 
+#[inline]
 fn lock() -> Result<Locked, Error> {
     let own = thread::current();
-    if own.is_some_and(|c| c.in_commit.swap(true, Ordering::Acquire)) {
-        return Err(Error::Nested);
+    if let Some(c) = own {
+        // Only this thread and its signal handlers use the flag: no atomic exchange is needed.
+        if c.in_commit.load(Ordering::Relaxed) {
+            return Err(Error::Nested);
+        }
+        c.in_commit.store(true, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
     }
     let inside = enter();
-    let mut guard = state();
-    guard.get_or_insert_default();
+    // SAFETY: `in_commit` was clear, so this thread does not hold the lock (a thread without a control block cannot be in
+    // a signal handler that interrupted a commit: that commit had one).
+    let guard = unsafe { STATE.lock() };
     Ok(Locked { guard, own, _inside: inside })
 }
 
 impl Drop for Locked {
+    #[inline]
     fn drop(&mut self) {
         if let Some(c) = self.own {
-            c.in_commit.store(false, Ordering::Release);
+            compiler_fence(Ordering::SeqCst);
+            c.in_commit.store(false, Ordering::Relaxed);
         }
     }
 }
 
 impl Locked {
+    #[inline]
     fn state(&mut self) -> &mut State {
         self.guard.get_or_insert_default()
     }
@@ -683,7 +689,13 @@ pub fn commit() -> Result<(), Error> {
     }
     // Everything this thread has stored and marked precedes its arrival, and a leader reads the count of arrivals before
     // it gathers: whoever had arrived by then is served.
-    let mine = ARRIVED.fetch_add(1, Ordering::AcqRel) + 1;
+    let mine = if os::single_threaded() {
+        let n = ARRIVED.load(Ordering::Relaxed) + 1;
+        ARRIVED.store(n, Ordering::Relaxed);
+        n
+    } else {
+        ARRIVED.fetch_add(1, Ordering::AcqRel) + 1
+    };
     let mut l = lock()?;
     let own = l.own;
     let s = l.state();

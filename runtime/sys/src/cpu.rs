@@ -77,6 +77,27 @@ pub unsafe fn copy_non_temporal(dst: *mut u8, src: &[u8]) {
     }
 }
 
+/// Copies the line at `from`, which other threads may be writing, to `to`. Each aligned word is seen old or new: x86-64
+/// never tears an aligned 8-byte access, also not inside a wider one (Intel SDM vol. 3A, 9.1.1; AMD APM vol. 2, 7.3.2).
+///
+/// # Safety
+///
+/// Both pointers must be 64-byte aligned; `from` readable and `to` writable for 64 bytes.
+#[inline(always)]
+pub unsafe fn copy_line(from: *const u8, to: *mut u8) {
+    // SAFETY: 64 bytes, aligned, as the caller promises. Assembly, because a plain load of memory that another thread
+    // writes is undefined in Rust, and eight atomic loads are twice as slow.
+    unsafe {
+        std::arch::asm!(
+            "movdqa {a}, [{f}]", "movdqa {b}, [{f} + 16]", "movdqa {c}, [{f} + 32]", "movdqa {d}, [{f} + 48]",
+            "movdqa [{t}], {a}", "movdqa [{t} + 16], {b}", "movdqa [{t} + 32], {c}", "movdqa [{t} + 48], {d}",
+            f = in(reg) from, t = in(reg) to,
+            a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _, d = out(xmm_reg) _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
 /// Which of the eight words of the lines at `a` and `b` differ: bit i for word i.
 ///
 /// Other threads may write to `a` meanwhile; each word is then seen old or new (the x86 memory model has no torn aligned

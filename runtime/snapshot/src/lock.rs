@@ -1,0 +1,66 @@
+//! The commit lock: a mutex that costs no locked instruction while the process has one thread.
+//!
+//! A locked instruction right after a commit's fence waits until the write-combining buffers have drained, which more than
+//! doubled the cost of a small commit (docs/adr). With one thread there is nobody to exclude: a signal handler that
+//! interrupts the holder is turned away by `Control::in_commit` before it gets here, and a second thread can only be
+//! created by the one thread, which is not inside a commit then.
+
+use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard};
+use vernal_sys::os;
+
+/// A mutex; see the module's comment.
+#[derive(Debug)]
+pub struct CommitLock<T> {
+    mutex: Mutex<()>,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the value is reached through a guard only; guards exclude each other by the mutex, or because there is one
+// thread and its `in_commit` flag.
+unsafe impl<T: Send> Sync for CommitLock<T> {}
+
+/// Access to the value.
+#[derive(Debug)]
+pub struct Guard<'a, T> {
+    _held: Option<MutexGuard<'a, ()>>,
+    value: *mut T,
+}
+
+impl<T> CommitLock<T> {
+    /// A lock around `value`.
+    pub const fn new(value: T) -> Self {
+        Self { mutex: Mutex::new(()), value: UnsafeCell::new(value) }
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Safety
+    ///
+    /// The calling thread must not hold it.
+    #[inline]
+    pub unsafe fn lock(&self) -> Guard<'_, T> {
+        // A panic under the lock is a bug of ours; the state is still the best there is.
+        let held =
+            if os::single_threaded() { None } else { Some(self.mutex.lock().unwrap_or_else(|e| e.into_inner())) };
+        Guard { _held: held, value: self.value.get() }
+    }
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: guards exclude each other.
+        unsafe { &*self.value }
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: guards exclude each other.
+        unsafe { &mut *self.value }
+    }
+}
