@@ -1,0 +1,292 @@
+/* The part of LLVM that its C interface lacks: pass registration, loops and scalar evolution, splitting blocks,
+ * diagnostics. Everything that decides anything is Rust; these functions only look up or rewrite what they are told. */
+#include "llvm-c/Core.h"
+#include "llvm/Analysis/LoopInfo.h"
+#include "llvm/Analysis/ScalarEvolution.h"
+#include "llvm/Analysis/ScalarEvolutionExpressions.h"
+#include "llvm/IR/CFG.h"
+#include "llvm/IR/DiagnosticInfo.h"
+#include "llvm/IR/DiagnosticPrinter.h"
+#include "llvm/IR/Dominators.h"
+#include "llvm/IR/Instructions.h"
+#include "llvm/IR/Module.h"
+#include "llvm/IR/Operator.h"
+#include "llvm/Passes/PassBuilder.h"
+#include "llvm/Transforms/Utils/BasicBlockUtils.h"
+#include "llvm/Transforms/Utils/LoopSimplify.h"
+#include "llvm/Transforms/Utils/ModuleUtils.h"
+#include "llvm/Transforms/Utils/ScalarEvolutionExpander.h"
+#if LLVM_VERSION_MAJOR >= 22
+#include "llvm/Plugins/PassPlugin.h"
+#else
+#include "llvm/Passes/PassPlugin.h"
+#endif
+
+using namespace llvm;
+
+/* Implemented in Rust. `prelink`: this run only leaves a note for the link-time run. */
+extern "C" void vernal_run_module(LLVMModuleRef M, FunctionAnalysisManager *FAM, int Prelink);
+/* Implemented in Rust: lowers the range checks. */
+extern "C" void vernal_lower_module(LLVMModuleRef M);
+
+namespace {
+
+/* Turns the range checks into plain arithmetic. They travel through the optimiser as calls, because it would rewrite a
+ * shift and compare into a mask and compare with two 64-bit constants, and keep those in callee-saved registers. */
+struct LowerPass : PassInfoMixin<LowerPass> {
+  PreservedAnalyses run(Module &M, ModuleAnalysisManager &) {
+    vernal_lower_module(wrap(&M));
+    return PreservedAnalyses::none();
+  }
+  static bool isRequired() { return true; }
+};
+
+struct VernalPass : PassInfoMixin<VernalPass> {
+  int Prelink;
+  explicit VernalPass(int Prelink) : Prelink(Prelink) {}
+  PreservedAnalyses run(Module &M, ModuleAnalysisManager &MAM) {
+    auto &FAM = MAM.getResult<FunctionAnalysisManagerModuleProxy>(M).getManager();
+    vernal_run_module(wrap(&M), &FAM, Prelink);
+    return PreservedAnalyses::none();
+  }
+  static bool isRequired() { return true; }
+};
+
+void add(ModulePassManager &MPM, int Prelink) {
+  if (!Prelink)
+    MPM.addPass(createModuleToFunctionPassAdaptor(LoopSimplifyPass()));
+  MPM.addPass(VernalPass(Prelink));
+}
+
+class Warning : public DiagnosticInfo {
+  const Instruction &I;
+  StringRef Text;
+
+public:
+  Warning(int Kind, const Instruction &I, StringRef Text)
+      : DiagnosticInfo(DiagnosticKind(Kind), DS_Warning), I(I), Text(Text) {}
+  void print(DiagnosticPrinter &DP) const override {
+    if (const DebugLoc &DL = I.getDebugLoc())
+      DP << DL->getFilename() << ":" << DL->getLine() << ": ";
+    DP << "vernal: in function '" << I.getFunction()->getName() << "': " << Text;
+  }
+};
+
+} // namespace
+
+/* Whether the running pipeline is one before an LTO link. LLVM 22 says so; 19 has to be asked by the module flag that
+ * clang sets, and on the second visit (fat LTO objects) Rust sees its own note. */
+extern "C" void vernal_shim_register(PassBuilder &PB) {
+  PB.registerPipelineParsingCallback(
+      [](StringRef Name, ModulePassManager &MPM, ArrayRef<PassBuilder::PipelineElement>) {
+        if (Name == "vernal")
+          add(MPM, 0), MPM.addPass(LowerPass());
+        else if (Name == "vernal-prelink")
+          add(MPM, 1);
+        else
+          return false;
+        return true;
+      });
+#if LLVM_VERSION_MAJOR >= 20
+  PB.registerOptimizerEarlyEPCallback(
+      [](ModulePassManager &MPM, OptimizationLevel, ThinOrFullLTOPhase Phase) {
+        add(MPM, Phase == ThinOrFullLTOPhase::ThinLTOPreLink || Phase == ThinOrFullLTOPhase::FullLTOPreLink);
+      });
+  PB.registerOptimizerLastEPCallback(
+      [](ModulePassManager &MPM, OptimizationLevel, ThinOrFullLTOPhase) { MPM.addPass(LowerPass()); });
+#else
+  PB.registerOptimizerLastEPCallback([](ModulePassManager &MPM, OptimizationLevel) { MPM.addPass(LowerPass()); });
+  PB.registerOptimizerEarlyEPCallback([](ModulePassManager &MPM, OptimizationLevel) { add(MPM, 2); });
+#endif
+  PB.registerFullLinkTimeOptimizationLastEPCallback(
+      [](ModulePassManager &MPM, OptimizationLevel) { add(MPM, 0), MPM.addPass(LowerPass()); });
+}
+
+extern "C" uint32_t vernal_shim_api_version() { return LLVM_PLUGIN_API_VERSION; }
+
+/* The value that `Ptr` is computed from by in-bounds address arithmetic with constant offsets; adds them up. */
+extern "C" LLVMValueRef vernal_shim_base(LLVMModuleRef M, LLVMValueRef Ptr, int64_t *Offset) {
+  const DataLayout &DL = unwrap(M)->getDataLayout();
+  Value *V = unwrap(Ptr);
+  *Offset = 0;
+  while (auto *G = dyn_cast<GEPOperator>(V)) {
+    APInt Off(DL.getIndexTypeSizeInBits(G->getType()), 0);
+    if (!G->isInBounds() || !G->accumulateConstantOffset(DL, Off) || !Off.isSignedIntN(40))
+      break;
+    if (*Offset + Off.getSExtValue() != (*Offset + Off.getSExtValue()) << 20 >> 20)
+      break;
+    *Offset += Off.getSExtValue();
+    V = G->getPointerOperand();
+  }
+  return wrap(V);
+}
+
+/* The value that `Ptr` is computed from by in-bounds address arithmetic: the same object. */
+extern "C" LLVMValueRef vernal_shim_root(LLVMValueRef Ptr) {
+  Value *V = unwrap(Ptr);
+  while (auto *G = dyn_cast<GEPOperator>(V)) {
+    if (!G->isInBounds())
+      break;
+    V = G->getPointerOperand();
+  }
+  return wrap(V);
+}
+
+extern "C" uint64_t vernal_shim_store_size(LLVMModuleRef M, LLVMTypeRef T) {
+  TypeSize S = unwrap(M)->getDataLayout().getTypeStoreSize(unwrap(T));
+  return S.isScalable() ? UINT64_MAX : S.getFixedValue();
+}
+
+/* Whether calls of F may end up in another definition than the one in this module. */
+extern "C" int vernal_shim_is_interposable(LLVMValueRef F) {
+  return unwrap<Function>(F)->isInterposable();
+}
+
+extern "C" int vernal_shim_may_write(LLVMValueRef I) {
+  auto *Call = cast<CallBase>(unwrap(I));
+  return Call->mayWriteToMemory() && !Call->onlyAccessesInaccessibleMemory();
+}
+
+/* Whether an argument of an intrinsic call may be written through. */
+extern "C" int vernal_shim_arg_written(LLVMValueRef I, unsigned Arg) {
+  auto *Call = cast<CallBase>(unwrap(I));
+  return !Call->onlyReadsMemory(Arg) && !Call->doesNotAccessMemory(Arg);
+}
+
+extern "C" LLVMTypeRef vernal_shim_param_elementtype(LLVMValueRef I, unsigned Arg) {
+  return wrap(cast<CallBase>(unwrap(I))->getParamElementType(Arg));
+}
+
+extern "C" int vernal_shim_is_musttail(LLVMValueRef I) {
+  auto *Call = dyn_cast<CallInst>(unwrap(I));
+  return Call && Call->isMustTailCall();
+}
+
+extern "C" int vernal_shim_arg_byval(LLVMValueRef Arg) {
+  auto *A = cast<Argument>(unwrap(Arg));
+  return A->hasByValAttr() || A->hasPreallocatedAttr() || A->hasInAllocaAttr();
+}
+
+/* ---- loops ---- */
+
+extern "C" void vernal_shim_loops(FunctionAnalysisManager *FAM, LLVMValueRef F, void *Ctx,
+                                  void (*Visit)(void *Ctx, void *Loop, void *Parent, int Dedicated,
+                                                const LLVMBasicBlockRef *Blocks, size_t NBlocks,
+                                                const LLVMBasicBlockRef *Exits, size_t NExits)) {
+  auto &LI = FAM->getResult<LoopAnalysis>(*unwrap<Function>(F));
+  for (Loop *L : LI.getLoopsInPreorder()) {
+    SmallVector<LLVMBasicBlockRef, 16> Blocks, Exits;
+    SmallVector<BasicBlock *, 8> Unique;
+    for (BasicBlock *B : L->blocks())
+      Blocks.push_back(wrap(B));
+    L->getUniqueExitBlocks(Unique);
+    for (BasicBlock *B : Unique)
+      Exits.push_back(wrap(B));
+    bool Dedicated = L->hasDedicatedExits();
+    for (BasicBlock *B : Unique)
+      Dedicated &= B->getFirstInsertionPt() != B->end();
+    Visit(Ctx, L, L->getParentLoop(), Dedicated, Blocks.data(), Blocks.size(), Exits.data(), Exits.size());
+  }
+}
+
+/* If `Store` writes `Size` bytes at addresses that advance by a constant step on every iteration of `LoopPtr`, which has
+ * one exit and a trip count known before it is entered: computes, at the start of the exit block, the first byte and the
+ * length of what the whole loop writes. */
+extern "C" int vernal_shim_loop_range(FunctionAnalysisManager *FAM, void *LoopPtr, LLVMValueRef Store, LLVMValueRef Ptr,
+                                      uint64_t Size, LLVMValueRef *First, LLVMValueRef *Length) {
+  auto *L = static_cast<Loop *>(LoopPtr);
+  auto *I = cast<Instruction>(unwrap(Store));
+  Function &F = *I->getFunction();
+  auto &SE = FAM->getResult<ScalarEvolutionAnalysis>(F);
+  auto &DT = FAM->getResult<DominatorTreeAnalysis>(F);
+  BasicBlock *Latch = L->getLoopLatch(), *Exit = L->getExitBlock();
+  if (!Latch || !Exit || L->getExitingBlock() != Latch || !L->getLoopPreheader())
+    return 0;
+  if (!DT.dominates(I->getParent(), Latch))
+    return 0;
+  auto *AR = dyn_cast<SCEVAddRecExpr>(SE.getSCEV(unwrap(Ptr)));
+  if (!AR || AR->getLoop() != L || !AR->isAffine())
+    return 0;
+  auto *Step = dyn_cast<SCEVConstant>(AR->getStepRecurrence(SE));
+  const SCEV *Count = SE.getBackedgeTakenCount(L);
+  if (!Step || isa<SCEVCouldNotCompute>(Count))
+    return 0;
+  APInt StepValue = Step->getAPInt();
+  /* Gaps between the elements would make the mark much larger than what was written. */
+  if (!StepValue.isSignedIntN(16) || StepValue.isZero() || StepValue.abs().ugt(std::max<uint64_t>(2 * Size, 64)))
+    return 0;
+  Type *IntTy = SE.getEffectiveSCEVType(unwrap(Ptr)->getType());
+  if (SE.getTypeSizeInBits(Count->getType()) > SE.getTypeSizeInBits(IntTy))
+    return 0;
+  Count = SE.getNoopOrZeroExtend(Count, IntTy);
+  const SCEV *Span = SE.getMulExpr(Count, SE.getConstant(IntTy, StepValue.abs().getZExtValue()));
+  const SCEV *Start = AR->getStart();
+  if (StepValue.isNegative())
+    Start = SE.getAddExpr(Start, SE.getNegativeSCEV(Span));
+  const SCEV *Len = SE.getAddExpr(Span, SE.getConstant(IntTy, Size));
+#if LLVM_VERSION_MAJOR >= 22
+  SCEVExpander Expander(SE, "vernal");
+#else
+  SCEVExpander Expander(SE, F.getParent()->getDataLayout(), "vernal");
+#endif
+  Instruction *At = &*Exit->getFirstInsertionPt();
+  if (!Expander.isSafeToExpandAt(Start, At) || !Expander.isSafeToExpandAt(Len, At))
+    return 0;
+  if (Expander.isHighCostExpansion({Start, Len}, L, 8, &FAM->getResult<TargetIRAnalysis>(F), At))
+    return 0;
+  *First = wrap(Expander.expandCodeFor(Start, unwrap(Ptr)->getType(), At));
+  *Length = wrap(Expander.expandCodeFor(Len, IntTy, At));
+  return 1;
+}
+
+/* ---- rewriting ---- */
+
+/* Splits the block before `At`; the part from `At` on is the new block. */
+extern "C" LLVMBasicBlockRef vernal_shim_split_before(LLVMValueRef At) {
+  auto *I = cast<Instruction>(unwrap(At));
+  return wrap(I->getParent()->splitBasicBlock(I->getIterator(), "vernal.cont"));
+}
+
+/* Puts a block on all edges from the block that `Terminator` ends to `To`. Returns the new block's terminator. */
+extern "C" LLVMValueRef vernal_shim_split_edge(LLVMValueRef Terminator, LLVMBasicBlockRef To) {
+  auto *T = cast<Instruction>(unwrap(Terminator));
+  BasicBlock *From = T->getParent(), *Dest = unwrap(To);
+  if (isa<IndirectBrInst>(T) || isa<CallBrInst>(T) || Dest->isEHPad())
+    return nullptr;
+  BasicBlock *Mid = BasicBlock::Create(T->getContext(), "vernal.edge", From->getParent(), Dest);
+#if LLVM_VERSION_MAJOR >= 23
+  auto *Br = UncondBrInst::Create(Dest, Mid);
+#else
+  auto *Br = BranchInst::Create(Dest, Mid);
+#endif
+  Br->setDebugLoc(T->getDebugLoc());
+  for (unsigned S = 0, E = T->getNumSuccessors(); S != E; ++S)
+    if (T->getSuccessor(S) == Dest)
+      T->setSuccessor(S, Mid);
+  for (PHINode &Phi : Dest->phis()) {
+    Value *V = Phi.getIncomingValueForBlock(From);
+    for (int N = Phi.getBasicBlockIndex(From); N >= 0; N = Phi.getBasicBlockIndex(From))
+      Phi.removeIncomingValue(unsigned(N), false);
+    Phi.addIncoming(V, Mid);
+  }
+  return wrap(Br);
+}
+
+extern "C" LLVMValueRef vernal_shim_first_insertion(LLVMBasicBlockRef BB) {
+  BasicBlock *B = unwrap(BB);
+  auto It = B->getFirstInsertionPt();
+  return It == B->end() ? nullptr : wrap(&*It);
+}
+
+extern "C" void vernal_shim_use(LLVMModuleRef M, LLVMValueRef G) { appendToUsed(*unwrap(M), {cast<GlobalValue>(unwrap(G))}); }
+
+extern "C" void vernal_shim_unuse(LLVMModuleRef M, LLVMValueRef G) {
+  auto *Gone = unwrap(G);
+  removeFromUsedLists(*unwrap(M), [&](Constant *C) { return C->stripPointerCasts() == Gone; });
+}
+
+extern "C" void vernal_shim_warn(LLVMValueRef At, const char *Text, size_t Len) {
+  static int Kind = getNextAvailablePluginDiagnosticKind();
+  auto *I = cast<Instruction>(unwrap(At));
+  I->getContext().diagnose(Warning(Kind, *I, StringRef(Text, Len)));
+}

@@ -1,0 +1,18 @@
+//! From LLVM IR to the model of `vernal-select`, and from its plan back to IR.
+//!
+//! * [`plugin`]: what LLVM loads; one run over a module.
+//! * [`ir`]: the few shapes of LLVM's C interface that the rest uses.
+//! * [`shim`]: what only C++ can do (declarations of `shim/shim.cpp`).
+//! * [`objects`]: what a pointer may point to, across functions; [`effects`]: which calls may commit or publish.
+//! * [`writers`]: what an instruction writes; [`extract`]: the model of a function.
+//! * [`insert`]: range checks, cold blocks, thunks; [`lto`]: the notes that tie objects to the ABI and to the link.
+
+mod effects;
+mod extract;
+mod insert;
+mod ir;
+mod lto;
+mod objects;
+mod plugin;
+mod shim;
+mod writers;

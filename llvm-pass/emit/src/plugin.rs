@@ -1,0 +1,167 @@
+//! What LLVM loads, and one run of the pass over a module.
+//!
+//! Environment:
+//! * `VERNAL_PASS_STATS=FILE` (`-` for standard error): appends one JSON object per module.
+//! * `VERNAL_PASS_OPTIONS=LIST`: comma-separated `track-malloc` (memory from the C library's allocator may be tracked),
+//!   `no-warn` (no warnings about writers that cannot be known).
+
+use std::collections::HashSet;
+use std::ffi::{c_char, c_int, c_void};
+use std::fs::OpenOptions;
+use std::io::Write as _;
+
+use llvm_sys::core::LLVMGetModuleContext;
+use llvm_sys::prelude::LLVMModuleRef;
+use vernal_select::{Counters, Skip, place};
+
+use super::effects::Effects;
+use super::extract::{self, Context};
+use super::insert::Thunks;
+use super::ir::{self, Value};
+use super::objects::Objects;
+use super::shim::{self, AnalysisManager};
+use super::{lto, writers};
+
+/// Attribute of functions that are done.
+pub const INSTRUMENTED: &str = "vernal-instrumented";
+/// Attribute, or annotation (with an underscore), of functions to leave alone.
+const SKIP: [&str; 2] = ["vernal-skip", "vernal_skip"];
+
+/// `llvm::PassPluginLibraryInfo`. Its last field exists from LLVM 22 on; 19 ignores what follows the fields it knows.
+#[repr(C)]
+pub struct PluginInfo {
+    api_version: u32,
+    name: *const c_char,
+    version: *const c_char,
+    register: unsafe extern "C" fn(*mut c_void),
+    pre_codegen: Option<unsafe extern "C" fn()>,
+}
+
+/// The entry point that LLVM looks up.
+#[unsafe(no_mangle)]
+pub extern "C" fn llvmGetPassPluginInfo() -> PluginInfo {
+    PluginInfo {
+        // SAFETY: returns a constant.
+        api_version: unsafe { shim::vernal_shim_api_version() },
+        name: c"vernal".as_ptr(),
+        version: concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast(),
+        register: shim::vernal_shim_register,
+        pre_codegen: None,
+    }
+}
+
+/// Runs the pass over a module. `prelink`: 0 instruments, 1 leaves a note for the link, 2 asks the module which.
+///
+/// # Safety
+///
+/// Called by the shim with a module and its analysis manager, both alive during the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vernal_run_module(
+    m: LLVMModuleRef,
+    fam: *mut AnalysisManager,
+    prelink: c_int,
+) {
+    // A panic must not unwind into C++.
+    let run = std::panic::AssertUnwindSafe(|| run(m, fam, prelink));
+    if std::panic::catch_unwind(run).is_err() {
+        eprintln!(
+            "vernal: internal error while compiling {}; please report it",
+            ir::module_name(m)
+        );
+        std::process::abort();
+    }
+}
+
+/// Lowers the range checks that [`vernal_run_module`] left for the optimiser to move.
+///
+/// # Safety
+///
+/// Called by the shim with a live module.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vernal_lower_module(m: LLVMModuleRef) {
+    super::insert::lower(m);
+}
+
+fn run(m: LLVMModuleRef, fam: *mut AnalysisManager, prelink: c_int) {
+    // LLVM 19 does not say whether a link will follow. Clang's module flag does; on the second visit (the native half of a
+    // fat LTO object, or the link) our own note is there.
+    let prelink = match prelink {
+        2 => !lto::is_pending(m) && lto::has_lto_flag(m),
+        p => p == 1,
+    };
+    if prelink {
+        lto::add_pending(m);
+        return;
+    }
+    lto::remove_pending(m);
+    let options = std::env::var("VERNAL_PASS_OPTIONS").unwrap_or_default();
+    let option = |name: &str| options.split(',').any(|o| o.trim() == name);
+    let mut counters = Counters::default();
+    // SAFETY: live IR.
+    let context = unsafe { LLVMGetModuleContext(m) };
+    let skipped: HashSet<Value> = ir::annotations(m)
+        .into_iter()
+        .filter(|(_, text)| SKIP.contains(&text.as_str()))
+        .map(|a| a.0)
+        .collect();
+    let todo: Vec<Value> = ir::functions(m)
+        .filter(|&f| ir::has_body(f) && !ir::has_string_attribute(f, INSTRUMENTED))
+        .collect();
+    if todo.is_empty() {
+        return;
+    }
+    let objects = Objects::of(m, option("track-malloc"));
+    let effects = Effects::of(m);
+    let cx = Context {
+        module: m,
+        fam,
+        objects: &objects,
+        effects: &effects,
+    };
+    let thunks = Thunks::new(m);
+    for f in todo {
+        counters.functions += 1;
+        let skip = skipped.contains(&f) || SKIP.iter().any(|s| ir::has_string_attribute(f, s));
+        if skip || ir::has_enum_attribute(f, "naked") {
+            for i in ir::blocks(f).flat_map(ir::instructions) {
+                (0..writers::action(m, i, &|_| true).writes.len())
+                    .for_each(|_| counters.skip(Skip::Function));
+            }
+            continue;
+        }
+        let model = extract::extract(&cx, f, &mut counters);
+        if !option("no-warn") {
+            for (at, why) in &model.unknown {
+                counters.warnings += 1;
+                // SAFETY: live IR; the text is copied or printed during the call.
+                unsafe { shim::vernal_shim_warn(*at, why.as_ptr().cast(), why.len()) };
+            }
+        }
+        let plan = place(&model.function);
+        if !plan.sites.is_empty() {
+            counters.functions_marked += 1;
+        }
+        thunks.emit(&model, &plan, &mut counters);
+        ir::add_string_attribute(context, f, INSTRUMENTED);
+    }
+    lto::add_abi_note(m);
+    report(m, &counters);
+}
+
+fn report(m: LLVMModuleRef, counters: &Counters) {
+    let Ok(to) = std::env::var("VERNAL_PASS_STATS") else {
+        return;
+    };
+    let line = counters.json(&ir::module_name(m)) + "\n";
+    let written = match to.as_str() {
+        "-" => std::io::stderr().write_all(line.as_bytes()),
+        file => OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(file)
+            .and_then(|mut f| f.write_all(line.as_bytes())),
+    };
+    if let Err(e) = written {
+        eprintln!("vernal: cannot write statistics to {to} (VERNAL_PASS_STATS): {e}");
+    }
+}
