@@ -19,7 +19,6 @@
 use std::cell::UnsafeCell;
 use std::io;
 use std::mem;
-use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
@@ -354,7 +353,7 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     let page = addr & !(PAGE - 1);
     if !is_attached(addr) || !admit_page(page) {
         // SAFETY: signal, info and context are what the kernel gave us.
-        unsafe { chain(signal, info, context) };
+        unsafe { crate::signal::chain((*PREVIOUS.0.get()).assume_init_ref(), signal, info, context) };
         // SAFETY: errno is this thread's own.
         unsafe { *errno = saved };
         return;
@@ -369,33 +368,3 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     unsafe { *errno = saved };
 }
 
-/// Hands a SIGBUS that is not ours to whoever handled it before.
-///
-/// # Safety
-/// The arguments must be those of the running handler.
-unsafe fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: filled in by `start` before this handler was installed.
-    let previous = unsafe { &*(*PREVIOUS.0.get()).as_ptr() };
-    match previous.sa_sigaction {
-        libc::SIG_DFL | libc::SIG_IGN => {
-            // A synchronous SIGBUS cannot be ignored: with the default restored the access faults again and ends the process.
-            // SAFETY: a zeroed sigaction with SIG_DFL is valid.
-            unsafe {
-                let mut default: libc::sigaction = mem::zeroed();
-                default.sa_sigaction = libc::SIG_DFL;
-                libc::sigaction(signal, &default, ptr::null_mut());
-            }
-        }
-        handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
-            // SAFETY: an SA_SIGINFO handler has this signature.
-            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
-                unsafe { mem::transmute(handler) };
-            handler(signal, info, context);
-        }
-        handler => {
-            // SAFETY: a handler without SA_SIGINFO has this signature.
-            let handler: extern "C" fn(libc::c_int) = unsafe { mem::transmute(handler) };
-            handler(signal);
-        }
-    }
-}

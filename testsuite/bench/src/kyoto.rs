@@ -1,0 +1,94 @@
+//! Kyoto Cabinet: the peer is Debian's library, Vernal's row the same version's source, compiled by vernal-c++.
+
+use crate::compile::{Toolbox, plain_cxx, run, system_name};
+use crate::plan::System;
+use crate::{Failure, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The library's translation units; its tools and tests are not needed.
+const UNITS: [&str; 10] =
+    ["kcutil", "kcthread", "kcfile", "kccompress", "kcmap", "kcdb", "kchashdb", "kcdirdb", "kcdbext", "kcpolydb"];
+/// What Debian's build defines, for the units that `config.h` would have.
+const DEFINES: [&str; 9] = [
+    "-D_KC_PREFIX=\"/usr\"",
+    "-D_KC_INCLUDEDIR=\"/usr/include\"",
+    "-D_KC_LIBDIR=\"/usr/lib\"",
+    "-D_KC_BINDIR=\"/usr/bin\"",
+    "-D_KC_LIBEXECDIR=\"/usr/libexec\"",
+    "-D_KC_APPINC=\"-I/usr/include\"",
+    "-D_KC_APPLIBS=\"-lkyotocabinet\"",
+    "-D_KC_GCCATOMIC",
+    "-D_KC_ZLIB",
+];
+
+/// Builds the program of a Kyoto Cabinet row and returns its path.
+pub fn build(tools: &Toolbox, system: System) -> Result<PathBuf> {
+    let program = tools.out().join(format!("kv-{}", system_name(system)));
+    let workload = tools.sources().join("kv_kyoto.cc");
+    let driver = tools.sources().join("driver.c");
+    if system != System::KyotoVernal {
+        let mut command = Command::new(plain_cxx()?);
+        command.args(["-O2", "-Wno-deprecated"]);
+        if system == System::KyotoWal {
+            command.arg("-DKYOTO_WAL");
+        }
+        command.arg(workload).args(["-x", "c"]).arg(driver).arg("-o").arg(&program).arg("-lkyotocabinet");
+        run(command)?;
+        return Ok(program);
+    }
+    let (cxx, cc) = (tools.vernal("vernal-c++")?, tools.vernal("vernal-cc")?);
+    let source = source(tools.out())?;
+    let objects = tools.out().join("kyoto-vernal");
+    std::fs::create_dir_all(&objects).map_err(|e| Failure(format!("{}: {e}", objects.display())))?;
+    let mut link = Command::new(&cxx);
+    link.arg("-O2").arg("-o").arg(&program);
+    for unit in UNITS {
+        let from = source.join(format!("{unit}.cc"));
+        if from.exists() {
+            link.arg(compile(&cxx, &from, &source, &objects)?);
+        }
+    }
+    link.arg(compile(&cxx, &workload, &source, &objects)?);
+    let object = objects.join("driver.o");
+    let mut command = Command::new(cc);
+    command.args(["-O2", "-std=gnu11", "-c"]).arg(driver).arg("-o").arg(&object);
+    run(command)?;
+    link.arg(object).args(["-lz", "-lpthread"]);
+    run(link)?;
+    Ok(program)
+}
+
+fn compile(cxx: &Path, from: &Path, include: &Path, objects: &Path) -> Result<PathBuf> {
+    let stem = from.file_stem().unwrap_or_default();
+    let object = objects.join(stem).with_extension("o");
+    let mut command = Command::new(cxx);
+    command.args(["-O2", "-Wno-deprecated", "-Wno-everything", "-c"]).args(DEFINES);
+    command.arg("-I").arg(include).arg(from).arg("-o").arg(&object);
+    run(command)?;
+    Ok(object)
+}
+
+/// The unpacked Debian source package; fetched with apt when it is not there.
+fn source(out: &Path) -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("VERNAL_KYOTO_SOURCE") {
+        return Ok(dir.into());
+    }
+    let find = || {
+        let entries = std::fs::read_dir(out).ok()?;
+        entries.flatten().map(|e| e.path()).find(|p| p.join("kchashdb.h").exists())
+    };
+    if let Some(dir) = find() {
+        return Ok(dir);
+    }
+    let mut fetch = Command::new("apt-get");
+    fetch.args(["-q", "-o", "Acquire::AllowInsecureRepositories=false", "source", "--only-source", "kyotocabinet"]);
+    fetch.current_dir(out);
+    run(fetch).map_err(|Failure(e)| {
+        Failure(format!(
+            "Debian's source package kyotocabinet cannot be fetched: {e}\nAdd a deb-src line and run apt-get update, or \
+             set VERNAL_KYOTO_SOURCE to the unpacked source"
+        ))
+    })?;
+    find().ok_or_else(|| Failure("the source package kyotocabinet holds no kchashdb.h".to_owned()))
+}
