@@ -43,14 +43,25 @@ pub unsafe extern "C" fn mmap(
     fd: c_int,
     off: off_t,
 ) -> *mut c_void {
-    let shared = matches!(flags & libc::MAP_TYPE, libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE);
+    let shared = matches!(
+        flags & libc::MAP_TYPE,
+        libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE
+    );
     if fd >= 0
         && shared
         && flags & libc::MAP_ANONYMOUS == 0
         && let Some(path) = opted_in_fd(fd)
     {
-        let fixed = (flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) != 0).then_some(addr as u64);
-        let request = MapRequest { path: &path, fd, offset: off as u64, len: len as u64, writable: prot & libc::PROT_WRITE != 0, fixed };
+        let fixed =
+            (flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) != 0).then_some(addr as u64);
+        let request = MapRequest {
+            path: &path,
+            fd,
+            offset: off as u64,
+            len: len as u64,
+            writable: prot & libc::PROT_WRITE != 0,
+            fixed,
+        };
         return match runtime::map_window(&request) {
             Ok(at) => at as *mut c_void,
             Err(e) => {
@@ -211,7 +222,9 @@ unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -
     if !path.is_null() && active() && runtime::reads_environment() {
         let _inside = runtime::enter();
         // SAFETY: open(2) takes a NUL-terminated path.
-        let p = Path::new(std::ffi::OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes()));
+        let p = Path::new(std::ffi::OsStr::from_bytes(
+            unsafe { CStr::from_ptr(path) }.to_bytes(),
+        ));
         let absolute = if p.is_absolute() {
             Some(p.to_path_buf())
         } else if dir == libc::AT_FDCWD {
@@ -261,7 +274,12 @@ pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t)
 ///
 /// As the system call's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+pub unsafe extern "C" fn openat(
+    dir: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mode: mode_t,
+) -> c_int {
     // SAFETY: passed on.
     unsafe { open_at(dir, path, flags, mode) }
 }
@@ -272,7 +290,12 @@ pub unsafe extern "C" fn openat(dir: c_int, path: *const c_char, flags: c_int, m
 ///
 /// As the system call's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+pub unsafe extern "C" fn openat64(
+    dir: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mode: mode_t,
+) -> c_int {
     // SAFETY: passed on.
     unsafe { open_at(dir, path, flags, mode) }
 }

@@ -42,7 +42,10 @@ fn code(e: &Error) -> c_int {
     match e {
         Error::NoSpace { .. } => -3,
         Error::Busy { .. } | Error::Nested => -4,
-        Error::AddressTaken { .. } | Error::Reserve { .. } | Error::TooManyFiles { .. } | Error::TooLarge { .. } => -5,
+        Error::AddressTaken { .. }
+        | Error::Reserve { .. }
+        | Error::TooManyFiles { .. }
+        | Error::TooLarge { .. } => -5,
         Error::BadHome { .. } | Error::Format { .. } => -6,
         Error::Forked => -7,
         Error::Failed { .. } => -9,
@@ -94,12 +97,18 @@ pub(crate) fn mark_errno(e: &Error) {
 pub unsafe extern "C" fn vernal_map(path: *const c_char, len: usize, flags: c_uint) -> *mut c_void {
     let _inside = runtime::enter();
     let result = if path.is_null() {
-        Err(Error::Invalid { what: "vernal_map: path is NULL: give the name of a file".into() })
+        Err(Error::Invalid {
+            what: "vernal_map: path is NULL: give the name of a file".into(),
+        })
     } else if flags & !FLAG_CREATE != 0 {
-        Err(Error::Invalid { what: format!("vernal_map: flags {flags:#x} are not valid: 0 or VERNAL_CREATE") })
+        Err(Error::Invalid {
+            what: format!("vernal_map: flags {flags:#x} are not valid: 0 or VERNAL_CREATE"),
+        })
     } else {
         // SAFETY: the caller's promise.
-        let path = Path::new(std::ffi::OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes()));
+        let path = Path::new(std::ffi::OsStr::from_bytes(
+            unsafe { CStr::from_ptr(path) }.to_bytes(),
+        ));
         runtime::map_file(path, len as u64, flags & FLAG_CREATE != 0)
     };
     match result {

@@ -3,7 +3,14 @@
 use libc::{c_char, c_int, c_long, c_void, mode_t, off_t, size_t};
 
 /// `mmap`, setting errno.
-pub unsafe fn mmap(addr: *mut c_void, len: size_t, prot: c_int, flags: c_int, fd: c_int, off: off_t) -> *mut c_void {
+pub unsafe fn mmap(
+    addr: *mut c_void,
+    len: size_t,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    off: off_t,
+) -> *mut c_void {
     // SAFETY: the caller's arguments, unchanged.
     unsafe { libc::syscall(libc::SYS_mmap, addr, len, prot, flags, fd, off) as *mut c_void }
 }
@@ -15,7 +22,13 @@ pub unsafe fn munmap(addr: *mut c_void, len: size_t) -> c_int {
 }
 
 /// `mremap`, setting errno.
-pub unsafe fn mremap(addr: *mut c_void, old: size_t, new: size_t, flags: c_int, to: *mut c_void) -> *mut c_void {
+pub unsafe fn mremap(
+    addr: *mut c_void,
+    old: size_t,
+    new: size_t,
+    flags: c_int,
+    to: *mut c_void,
+) -> *mut c_void {
     // SAFETY: the caller's arguments, unchanged.
     unsafe { libc::syscall(libc::SYS_mremap, addr, old, new, flags, to) as *mut c_void }
 }
@@ -40,7 +53,11 @@ pub unsafe fn ftruncate(fd: c_int, len: off_t) -> c_int {
 
 /// `fsync` or `fdatasync`, setting errno.
 pub unsafe fn sync(fd: c_int, data_only: bool) -> c_int {
-    let nr = if data_only { libc::SYS_fdatasync } else { libc::SYS_fsync };
+    let nr = if data_only {
+        libc::SYS_fdatasync
+    } else {
+        libc::SYS_fsync
+    };
     // SAFETY: the caller's argument, unchanged.
     unsafe { libc::syscall(nr, fd) as c_int }
 }

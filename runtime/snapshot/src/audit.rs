@@ -24,7 +24,10 @@ struct Findings {
     suspects: BTreeMap<u64, (u32, u64)>,
 }
 
-static FINDINGS: Mutex<Findings> = Mutex::new(Findings { lines: BTreeMap::new(), suspects: BTreeMap::new() });
+static FINDINGS: Mutex<Findings> = Mutex::new(Findings {
+    lines: BTreeMap::new(),
+    suspects: BTreeMap::new(),
+});
 
 /// Looks at every mapped file. Call under the commit lock, before gathering.
 pub(crate) fn look(gather: &Gather, page_mode: bool) {
@@ -41,11 +44,14 @@ pub(crate) fn look(gather: &Gather, page_mode: bool) {
             for line in (lo..hi.min(end)).step_by(abi::LINE_SIZE as usize) {
                 let home = line + abi::HOME_DISTANCE;
                 // SAFETY: lines of a mapped file and of its home view, both mapped and aligned.
-                let differ = unsafe { cpu::differing_words(line as *const u8, home as *const u8) } != 0;
+                let differ =
+                    unsafe { cpu::differing_words(line as *const u8, home as *const u8) } != 0;
                 if !differ || gather.is_pending(i, line) {
                     continue;
                 }
-                let Some(found) = differing_bytes(line, end) else { continue };
+                let Some(found) = differing_bytes(line, end) else {
+                    continue;
+                };
                 let found = (found.0, found.1 - e.base);
                 if threads && !old.contains_key(&line) {
                     f.suspects.insert(line, found);
@@ -63,7 +69,10 @@ fn differing_bytes(line: u64, end: u64) -> Option<(u32, u64)> {
     for a in line..(line + abi::LINE_SIZE).min(end) {
         // SAFETY: inside a mapped line and its home line; volatile because other threads may write.
         let (w, h) = unsafe {
-            ((a as *const u8).read_volatile(), ((a + abi::HOME_DISTANCE) as *const u8).read_volatile())
+            (
+                (a as *const u8).read_volatile(),
+                ((a + abi::HOME_DISTANCE) as *const u8).read_volatile(),
+            )
         };
         if w != h {
             count += 1;
@@ -99,7 +108,10 @@ pub(crate) fn report() -> u64 {
         );
     }
     if f.lines.len() > PRINTED {
-        eprintln!("vernal: audit:   and {} more lines", f.lines.len() - PRINTED);
+        eprintln!(
+            "vernal: audit:   and {} more lines",
+            f.lines.len() - PRINTED
+        );
     }
     total
 }

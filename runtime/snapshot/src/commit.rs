@@ -43,7 +43,11 @@ pub struct Extent {
 impl Extent {
     /// An extent for a slot of `slot` bytes.
     pub fn new(base: u64, len: u64, slot: u64) -> std::io::Result<Self> {
-        Ok(Self { base, len, recheck: LazyBytes::new(slot / abi::LINE_SIZE)? })
+        Ok(Self {
+            base,
+            len,
+            recheck: LazyBytes::new(slot / abi::LINE_SIZE)?,
+        })
     }
 
     fn holds(&self, addr: u64) -> bool {
@@ -124,7 +128,12 @@ fn examine<E>(
 ) -> Result<(), E> {
     let home = (addr + abi::HOME_DISTANCE) as *const u8;
     if always {
-        return stage(Changed { extent, addr, mask: u8::MAX, words: &read_line(addr).0 });
+        return stage(Changed {
+            extent,
+            addr,
+            mask: u8::MAX,
+            words: &read_line(addr).0,
+        });
     }
     let line = read_line(addr);
     // SAFETY: `line` is 64-byte aligned, and so is the home line, which is mapped.
@@ -132,7 +141,12 @@ fn examine<E>(
     if mask == 0 {
         return Ok(());
     }
-    stage(Changed { extent, addr, mask, words: &line.0 })
+    stage(Changed {
+        extent,
+        addr,
+        mask,
+        words: &line.0,
+    })
 }
 
 impl Gather {
@@ -166,7 +180,9 @@ impl Gather {
                 let line = addr & !(abi::LINE_SIZE - 1);
                 if failed.is_none() {
                     looked += 1;
-                    failed = self.take(line, Mode { threads, always }, &mut hint, &mut stage).err();
+                    failed = self
+                        .take(line, Mode { threads, always }, &mut hint, &mut stage)
+                        .err();
                 } else {
                     self.taken.push(line);
                 }
@@ -226,7 +242,9 @@ impl Gather {
         let mut hint = 0;
         for i in 0..n {
             let line = self.recheck[i];
-            let Some(extent) = self.find(line, &mut hint) else { continue };
+            let Some(extent) = self.find(line, &mut hint) else {
+                continue;
+            };
             if self.flag(extent, line) != Flag::Fresh as u8 {
                 looked += 1;
                 examine(extent, line, always, stage)?;
@@ -278,7 +296,8 @@ impl Gather {
             while addr < base + len {
                 // Eight lines' bytes at a time. Slots are multiples of 512 bytes, so the word lies in this shadow.
                 // SAFETY: shadow of a mapped slot; aligned because addr is a multiple of 512.
-                let eight = unsafe { AtomicU64::from_ptr(abi::shadow_addr(addr) as *mut u64) }.load(Ordering::Relaxed);
+                let eight = unsafe { AtomicU64::from_ptr(abi::shadow_addr(addr) as *mut u64) }
+                    .load(Ordering::Relaxed);
                 if eight != 0 {
                     for line in (addr..addr + 512).step_by(abi::LINE_SIZE as usize) {
                         if shadow(line).load(Ordering::Relaxed) != abi::SHADOW_CLEAN {
@@ -331,12 +350,18 @@ impl Gather {
 
     /// Takes every changed line back to home. No other thread may be storing to the mapped files.
     pub fn roll_back(&mut self, own: Option<&Control>) {
-        let ok = self.run(own, false, |c: Changed<'_>| -> Result<(), std::convert::Infallible> {
-            let home = (c.addr + abi::HOME_DISTANCE) as *const u8;
-            // SAFETY: both lines are mapped, do not overlap, and the caller promises that nobody writes to them.
-            unsafe { std::ptr::copy_nonoverlapping(home, c.addr as *mut u8, abi::LINE_SIZE as usize) };
-            Ok(())
-        });
+        let ok = self.run(
+            own,
+            false,
+            |c: Changed<'_>| -> Result<(), std::convert::Infallible> {
+                let home = (c.addr + abi::HOME_DISTANCE) as *const u8;
+                // SAFETY: both lines are mapped, do not overlap, and the caller promises that nobody writes to them.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(home, c.addr as *mut u8, abi::LINE_SIZE as usize)
+                };
+                Ok(())
+            },
+        );
         match ok {
             Ok(_) => {}
         }
@@ -350,7 +375,8 @@ impl Gather {
             self.recheck.retain(|&line| {
                 let gone = line >= base + len && line < base + old;
                 if gone {
-                    e.recheck.get_mut()[((line - base) / abi::LINE_SIZE) as usize] = Flag::Absent as u8;
+                    e.recheck.get_mut()[((line - base) / abi::LINE_SIZE) as usize] =
+                        Flag::Absent as u8;
                 }
                 !gone
             });
@@ -390,6 +416,7 @@ impl Gather {
 
     /// Whether the line at `addr` waits for a commit or a recheck.
     pub fn is_pending(&self, extent: usize, addr: u64) -> bool {
-        shadow(addr).load(Ordering::Relaxed) != abi::SHADOW_CLEAN || self.flag(extent, addr) != Flag::Absent as u8
+        shadow(addr).load(Ordering::Relaxed) != abi::SHADOW_CLEAN
+            || self.flag(extent, addr) != Flag::Absent as u8
     }
 }

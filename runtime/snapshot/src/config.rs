@@ -40,20 +40,36 @@ pub fn get() -> &'static Config {
         let on = |name| matches!(var(name).as_deref(), Some(v) if v != "0" && !v.is_empty());
         let quiet = on("VERNAL_QUIET");
         let mut paths = Vec::new();
-        for p in var("VERNAL_PATHS").unwrap_or_default().split(':').filter(|p| !p.is_empty()) {
-            let absolute = if p.starts_with('/') { p.to_owned() } else { in_cwd(p) };
+        for p in var("VERNAL_PATHS")
+            .unwrap_or_default()
+            .split(':')
+            .filter(|p| !p.is_empty())
+        {
+            let absolute = if p.starts_with('/') {
+                p.to_owned()
+            } else {
+                in_cwd(p)
+            };
             match Pattern::new(&absolute) {
                 Ok(pattern) => paths.push(pattern),
-                Err(e) if !quiet => eprintln!("vernal: VERNAL_PATHS: '{p}' is not a valid pattern: {e}; it matches nothing"),
+                Err(e) if !quiet => eprintln!(
+                    "vernal: VERNAL_PATHS: '{p}' is not a valid pattern: {e}; it matches nothing"
+                ),
                 Err(_) => {}
             }
         }
         Config {
             paths,
-            tracking: if var("VERNAL_MODE").as_deref() == Some("page") { Tracking::Pages } else { Tracking::Marks },
+            tracking: if var("VERNAL_MODE").as_deref() == Some("page") {
+                Tracking::Pages
+            } else {
+                Tracking::Marks
+            },
             audit: on("VERNAL_AUDIT"),
             unmap_discards: var("VERNAL_UNMAP").as_deref() == Some("discard"),
-            journal_len: var("VERNAL_JOURNAL_MIB").and_then(|v| v.parse::<u64>().ok()).map(|m| m.clamp(1, 1 << 20) << 20),
+            journal_len: var("VERNAL_JOURNAL_MIB")
+                .and_then(|v| v.parse::<u64>().ok())
+                .map(|m| m.clamp(1, 1 << 20) << 20),
             quiet,
             stats: on("VERNAL_STATS"),
         }
@@ -61,7 +77,9 @@ pub fn get() -> &'static Config {
 }
 
 fn in_cwd(p: &str) -> String {
-    let cwd = std::env::current_dir().map(|d| d.display().to_string()).unwrap_or_default();
+    let cwd = std::env::current_dir()
+        .map(|d| d.display().to_string())
+        .unwrap_or_default();
     format!("{}/{p}", Pattern::escape(&cwd))
 }
 
@@ -71,8 +89,13 @@ impl Config {
         if self.paths.is_empty() {
             return false;
         }
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        !name.ends_with(".vernal") && !name.contains(".vernal-journal-") && self.paths.iter().any(|p| p.matches_path(path))
+        let name = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or_default();
+        !name.ends_with(".vernal")
+            && !name.contains(".vernal-journal-")
+            && self.paths.iter().any(|p| p.matches_path(path))
     }
 }
 

@@ -8,7 +8,9 @@ use thiserror::Error as ThisError;
 #[non_exhaustive]
 pub enum Error {
     /// Something occupies an address range that Vernal needs.
-    #[error("{what}, {start:#x}-{end:#x}, is taken by {by}: unmap that first, or map the file before it")]
+    #[error(
+        "{what}, {start:#x}-{end:#x}, is taken by {by}: unmap that first, or map the file before it"
+    )]
     AddressTaken {
         /// What needs the range.
         what: String,
@@ -20,7 +22,9 @@ pub enum Error {
         by: String,
     },
     /// The kernel refused a reservation.
-    #[error("cannot reserve the addresses {start:#x}-{end:#x}: {source}; a limit on address space (ulimit -v) must be lifted")]
+    #[error(
+        "cannot reserve the addresses {start:#x}-{end:#x}: {source}; a limit on address space (ulimit -v) must be lifted"
+    )]
     Reserve {
         /// First address.
         start: u64,
@@ -30,7 +34,9 @@ pub enum Error {
         source: io::Error,
     },
     /// Metadata name an impossible home.
-    #[error("{path}: its metadata give the home address {base:#x} with {len} bytes, which is outside the tracked range; the .vernal file is damaged or from another build")]
+    #[error(
+        "{path}: its metadata give the home address {base:#x} with {len} bytes, which is outside the tracked range; the .vernal file is damaged or from another build"
+    )]
     BadHome {
         /// The file.
         path: String,
@@ -82,13 +88,17 @@ pub enum Error {
         source: io::Error,
     },
     /// No space for a commit; nothing changed.
-    #[error("no space left for this commit ({what}): nothing was written, the updates are still in memory; free space and commit again")]
+    #[error(
+        "no space left for this commit ({what}): nothing was written, the updates are still in memory; free space and commit again"
+    )]
     NoSpace {
         /// Where the space was missing.
         what: String,
     },
     /// The medium failed; the mappings are read-only.
-    #[error("the medium has failed ({why}): the mapped files stay as of their last commit, further commits are refused; copy them to a sound medium")]
+    #[error(
+        "the medium has failed ({why}): the mapped files stay as of their last commit, further commits are refused; copy them to a sound medium"
+    )]
     Failed {
         /// The first failure.
         why: String,
@@ -102,10 +112,14 @@ pub enum Error {
         why: String,
     },
     /// A commit inside a commit.
-    #[error("a commit is already running in this thread: a signal handler that interrupts one cannot commit")]
+    #[error(
+        "a commit is already running in this thread: a signal handler that interrupts one cannot commit"
+    )]
     Nested,
     /// A forked child.
-    #[error("a forked child cannot commit its parent's mapping: map the file in the child after the parent has unmapped it")]
+    #[error(
+        "a forked child cannot commit its parent's mapping: map the file in the child after the parent has unmapped it"
+    )]
     Forked,
     /// No such mapping.
     #[error("{addr:#x} does not lie in a mapped file")]
@@ -117,15 +131,25 @@ pub enum Error {
 
 impl Error {
     /// Names the file and the action that an I/O error belongs to.
-    pub(crate) fn io(path: impl AsRef<std::path::Path>, what: &'static str, source: io::Error) -> Self {
-        Self::Io { path: path.as_ref().display().to_string(), what, source }
+    pub(crate) fn io(
+        path: impl AsRef<std::path::Path>,
+        what: &'static str,
+        source: io::Error,
+    ) -> Self {
+        Self::Io {
+            path: path.as_ref().display().to_string(),
+            what,
+            source,
+        }
     }
 
     /// The `errno` that an interposed call reports for this error.
     pub fn errno(&self) -> i32 {
         match self {
             Self::AddressTaken { .. } => libc::EADDRINUSE,
-            Self::Reserve { .. } | Self::TooManyFiles { .. } | Self::TooLarge { .. } => libc::ENOMEM,
+            Self::Reserve { .. } | Self::TooManyFiles { .. } | Self::TooLarge { .. } => {
+                libc::ENOMEM
+            }
             Self::BadHome { .. } | Self::Format { .. } => libc::EBADMSG,
             Self::Busy { .. } | Self::Nested => libc::EBUSY,
             Self::Invalid { .. } | Self::NotMapped { .. } => libc::EINVAL,

@@ -8,7 +8,10 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use vernal_journal::{JournalReader, Meta, MetaFile, MetaState, Recovered, RecoveryError, RecoveryReport, Unrecovered, Uuid, recover_home};
+use vernal_journal::{
+    JournalReader, Meta, MetaFile, MetaState, Recovered, RecoveryError, RecoveryReport,
+    Unrecovered, Uuid, recover_home,
+};
 use vernal_sys::{FileMedia, os, sync_parent_dir};
 
 /// `F.vernal`, the metadata of file F.
@@ -37,7 +40,9 @@ pub struct Owned {
 }
 
 fn new_uuid(path: &Path) -> Result<Uuid, Error> {
-    os::random_uuid().map(Uuid).map_err(|e| Error::io(path, "reading random bytes for an identity", e))
+    os::random_uuid()
+        .map(Uuid)
+        .map_err(|e| Error::io(path, "reading random bytes for an identity", e))
 }
 
 /// A new identity.
@@ -46,7 +51,10 @@ pub fn fresh_uuid(path: &Path) -> Result<Uuid, Error> {
 }
 
 fn format_error(path: &Path, why: impl std::fmt::Display) -> Error {
-    Error::Format { path: path.display().to_string(), why: why.to_string() }
+    Error::Format {
+        path: path.display().to_string(),
+        why: why.to_string(),
+    }
 }
 
 /// Makes the metadata of a file that has none, under another name first, so that a crash leaves either none or all.
@@ -63,17 +71,28 @@ fn create_meta(path: &Path, len: u64) -> Result<(), Error> {
         len,
         what: "what is free of it",
     })?;
-    let meta = Meta { update: 0, file, home_addr, slot_len: slot, committed_len: len, state: MetaState::Clean };
+    let meta = Meta {
+        update: 0,
+        file,
+        home_addr,
+        slot_len: slot,
+        committed_len: len,
+        state: MetaState::Clean,
+    };
     let target = meta_path(path);
     let mut temp = target.as_os_str().to_owned();
     temp.push(format!("-new-{}", std::process::id()));
     let temp = PathBuf::from(temp);
     let _ = std::fs::remove_file(&temp);
-    let media = FileMedia::create_new(&temp).map_err(|e| Error::io(&temp, "creating the metadata file", e))?;
-    let made = MetaFile::create(media, target.display().to_string(), meta).map_err(|e| format_error(&target, e));
+    let media = FileMedia::create_new(&temp)
+        .map_err(|e| Error::io(&temp, "creating the metadata file", e))?;
+    let made = MetaFile::create(media, target.display().to_string(), meta)
+        .map_err(|e| format_error(&target, e));
     let linked = made.and_then(|_| match std::fs::hard_link(&temp, &target) {
         // Another process was first: its metadata count.
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(Error::io(&target, "creating the metadata file", e)),
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::io(&target, "creating the metadata file", e))
+        }
         _ => Ok(()),
     });
     let _ = std::fs::remove_file(&temp);
@@ -83,27 +102,52 @@ fn create_meta(path: &Path, len: u64) -> Result<(), Error> {
 
 /// Opens the metadata of `path` (making them when `len_if_new` is given and there are none), takes the lock, and recovers
 /// the file if its last owner died. `Ok(None)`: there are no metadata.
-pub fn own(path: &Path, len_if_new: Option<u64>) -> Result<Option<(Owned, Option<RecoveryReport>)>, Error> {
+pub fn own(
+    path: &Path,
+    len_if_new: Option<u64>,
+) -> Result<Option<(Owned, Option<RecoveryReport>)>, Error> {
     let target = meta_path(path);
     let file = match OpenOptions::new().read(true).write(true).open(&target) {
         Ok(f) => f,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let Some(len) = len_if_new else { return Ok(None) };
+            let Some(len) = len_if_new else {
+                return Ok(None);
+            };
             inject::point(Site::Meta);
             create_meta(path, len)?;
-            OpenOptions::new().read(true).write(true).open(&target).map_err(|e| Error::io(&target, "opening", e))?
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(&target)
+                .map_err(|e| Error::io(&target, "opening", e))?
         }
         Err(e) => return Err(Error::io(&target, "opening the metadata file", e)),
     };
     if !os::try_lock(&file).map_err(|e| Error::io(&target, "locking", e))? {
-        let holder = os::lock_holder(&file).map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
-        return Err(Error::Busy { path: path.display().to_string(), holder });
+        let holder = os::lock_holder(&file).map_or_else(
+            || "another process".to_owned(),
+            |pid| format!("process {pid}"),
+        );
+        return Err(Error::Busy {
+            path: path.display().to_string(),
+            holder,
+        });
     }
-    let lock = file.try_clone().map_err(|e| Error::io(&target, "duplicating the descriptor", e))?;
+    let lock = file
+        .try_clone()
+        .map_err(|e| Error::io(&target, "duplicating the descriptor", e))?;
     let media = FileMedia::from_file(file).map_err(|e| Error::io(&target, "reading", e))?;
-    let meta = MetaFile::load(media, target.display().to_string()).map_err(|e| format_error(path, e))?;
+    let meta =
+        MetaFile::load(media, target.display().to_string()).map_err(|e| format_error(path, e))?;
     let (meta, report) = recover(path, meta)?;
-    Ok(Some((Owned { path: path.to_owned(), meta, lock }, report)))
+    Ok(Some((
+        Owned {
+            path: path.to_owned(),
+            meta,
+            lock,
+        },
+        report,
+    )))
 }
 
 /// Recovers `path`, whose lock the caller holds, when its metadata say that a journal may hold more.
@@ -112,7 +156,9 @@ fn recover(
     meta: MetaFile<FileMedia, Unrecovered>,
 ) -> Result<(MetaFile<FileMedia, Recovered>, Option<RecoveryReport>), Error> {
     let fail = |e: &dyn std::fmt::Display| format_error(path, e);
-    let needed = meta.needed_journal().map(|(id, p)| (id, PathBuf::from(std::ffi::OsString::from_vec(p.to_vec()))));
+    let needed = meta
+        .needed_journal()
+        .map(|(id, p)| (id, PathBuf::from(std::ffi::OsString::from_vec(p.to_vec()))));
     let journal_path = needed.as_ref().map(|(_, p)| resolve_journal(path, p));
     inject::point(Site::Recover);
     let journal = match &journal_path {
@@ -149,13 +195,24 @@ pub fn resolve_journal(path: &Path, named: &Path) -> PathBuf {
 
 /// Removes a journal that no member's metadata names any more. Members that cannot be looked at keep it.
 pub fn remove_if_orphan(journal: &Path) {
-    let Ok(media) = FileMedia::open_read_only(journal) else { return };
-    let Ok(reader) = JournalReader::open(media, journal.display().to_string()) else { return };
-    let look = |p: &[u8]| match FileMedia::open_read_only(Path::new(std::ffi::OsStr::from_bytes(p))) {
+    let Ok(media) = FileMedia::open_read_only(journal) else {
+        return;
+    };
+    let Ok(reader) = JournalReader::open(media, journal.display().to_string()) else {
+        return;
+    };
+    let look = |p: &[u8]| match FileMedia::open_read_only(Path::new(std::ffi::OsStr::from_bytes(p)))
+    {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         // Whatever cannot be read keeps the journal.
-        Err(source) => Err(RecoveryError::Io { name: journal.display().to_string(), op: "reading a member's metadata of", source }),
-        Ok(media) => MetaFile::load(media, journal.display().to_string()).map(|m| Some(m.meta().clone())),
+        Err(source) => Err(RecoveryError::Io {
+            name: journal.display().to_string(),
+            op: "reading a member's metadata of",
+            source,
+        }),
+        Ok(media) => {
+            MetaFile::load(media, journal.display().to_string()).map(|m| Some(m.meta().clone()))
+        }
     };
     if reader.is_deletable(look).is_ok_and(|yes| yes) && std::fs::remove_file(journal).is_ok() {
         let _ = sync_parent_dir(journal);

@@ -39,7 +39,10 @@ static COUNT_FILE: OnceLock<std::ffi::OsString> = OnceLock::new();
 
 /// Reads the environment. Called once, before the first mapping.
 pub(crate) fn init() {
-    let kill_at = std::env::var("VERNAL_TEST_KILL_AT").ok().and_then(|v| v.parse().ok()).unwrap_or(0);
+    let kill_at = std::env::var("VERNAL_TEST_KILL_AT")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0);
     let count = std::env::var_os("VERNAL_TEST_COUNT");
     if kill_at == 0 && count.is_none() {
         return;
@@ -73,7 +76,11 @@ fn hit(_site: Site) {
 pub(crate) fn report() {
     if let Some(path) = COUNT_FILE.get() {
         use std::io::Write;
-        if let Ok(mut f) = std::fs::OpenOptions::new().create(true).append(true).open(path) {
+        if let Ok(mut f) = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+        {
             let _ = writeln!(f, "{}", PASSED.load(Ordering::SeqCst));
         }
     }

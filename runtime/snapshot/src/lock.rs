@@ -31,7 +31,10 @@ pub struct Guard<'a, T> {
 impl<T> CommitLock<T> {
     /// A lock around `value`.
     pub const fn new(value: T) -> Self {
-        Self { mutex: Mutex::new(()), value: UnsafeCell::new(value) }
+        Self {
+            mutex: Mutex::new(()),
+            value: UnsafeCell::new(value),
+        }
     }
 
     /// Takes the lock.
@@ -42,9 +45,15 @@ impl<T> CommitLock<T> {
     #[inline]
     pub unsafe fn lock(&self) -> Guard<'_, T> {
         // A panic under the lock is a bug of ours; the state is still the best there is.
-        let held =
-            if os::single_threaded() { None } else { Some(self.mutex.lock().unwrap_or_else(|e| e.into_inner())) };
-        Guard { _held: held, value: self.value.get() }
+        let held = if os::single_threaded() {
+            None
+        } else {
+            Some(self.mutex.lock().unwrap_or_else(|e| e.into_inner()))
+        };
+        Guard {
+            _held: held,
+            value: self.value.get(),
+        }
     }
 }
 

@@ -17,12 +17,14 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 use vernal_abi as abi;
 use vernal_journal::{Committer, HomeId, Journal, JournalConfig, JournalError};
 use vernal_sys::pages::PageTracker;
-use vernal_sys::{Backing, FileMedia, HomeView, JournalMedia, MappedMedia, Media, mem, os, probe_backing};
+use vernal_sys::{
+    Backing, FileMedia, HomeView, JournalMedia, MappedMedia, Media, mem, os, probe_backing,
+};
 
 type Engine = Committer<JournalMedia, HomeView>;
 
@@ -139,7 +141,11 @@ pub fn init() {
     // SAFETY: plain functions of this library, which is never unloaded once a program is instrumented.
     unsafe {
         libc::atexit(at_exit);
-        libc::pthread_atfork(Some(before_fork), Some(after_fork_parent), Some(after_fork_child));
+        libc::pthread_atfork(
+            Some(before_fork),
+            Some(after_fork_parent),
+            Some(after_fork_child),
+        );
     }
     READY.store(true, Ordering::Release);
 }
@@ -166,7 +172,11 @@ fn lock() -> Result<Locked, Error> {
     // SAFETY: `in_commit` was clear, so this thread does not hold the lock (a thread without a control block cannot be in
     // a signal handler that interrupted a commit: that commit had one).
     let guard = unsafe { STATE.lock() };
-    Ok(Locked { guard, own, _inside: inside })
+    Ok(Locked {
+        guard,
+        own,
+        _inside: inside,
+    })
 }
 
 impl Drop for Locked {
@@ -216,14 +226,26 @@ pub fn map_window(r: &MapRequest<'_>) -> Result<u64, Error> {
     let mut l = lock()?;
     let s = l.state();
     if !r.offset.is_multiple_of(mem::PAGE_SIZE) || r.len == 0 {
-        return Err(invalid(format!("{}: a mapping of {} bytes at offset {}: the offset must be a multiple of 4096 and the length not 0", r.path.display(), r.len, r.offset)));
+        return Err(invalid(format!(
+            "{}: a mapping of {} bytes at offset {}: the offset must be a multiple of 4096 and the length not 0",
+            r.path.display(),
+            r.len,
+            r.offset
+        )));
     }
     let index = s.find_or_map(r.path, r.writable, |_| Ok(()))?;
     let m = &mut s.mappings[index];
     let at = m.slot.base + r.offset;
-    let fits = r.offset.checked_add(r.len).is_some_and(|end| end <= m.slot.len);
+    let fits = r
+        .offset
+        .checked_add(r.len)
+        .is_some_and(|end| end <= m.slot.len);
     let error = if !fits {
-        Some(Error::TooLarge { path: r.path.display().to_string(), len: r.offset.saturating_add(r.len), what: "the address space kept for this file" })
+        Some(Error::TooLarge {
+            path: r.path.display().to_string(),
+            len: r.offset.saturating_add(r.len),
+            what: "the address space kept for this file",
+        })
     } else if r.fixed.is_some_and(|want| want != at) {
         Some(invalid(format!(
             "{}: MAP_FIXED at {:#x}, but the file's home address puts this window at {at:#x}: map without MAP_FIXED (the \
@@ -232,7 +254,10 @@ pub fn map_window(r: &MapRequest<'_>) -> Result<u64, Error> {
             r.fixed.unwrap_or(0)
         )))
     } else if r.writable && m.read_only {
-        Some(invalid(format!("{} is mapped read-only by this process already: unmap that first", r.path.display())))
+        Some(invalid(format!(
+            "{} is mapped read-only by this process already: unmap that first",
+            r.path.display()
+        )))
     } else {
         None
     };
@@ -249,21 +274,35 @@ pub fn map_window(r: &MapRequest<'_>) -> Result<u64, Error> {
 /// Maps the whole of `path`, with `len` bytes (0: as long as it is); what `vernal_map` does.
 pub fn map_file(path: &Path, len: u64, create: bool) -> Result<u64, Error> {
     let path = &std::path::absolute(path).map_err(|e| Error::io(path, "resolving", e))?;
-    let path = &match (path.parent().and_then(|p| p.canonicalize().ok()), path.file_name()) {
+    let path = &match (
+        path.parent().and_then(|p| p.canonicalize().ok()),
+        path.file_name(),
+    ) {
         (Some(dir), Some(name)) => dir.join(name),
         _ => path.clone(),
     };
     let mut l = lock()?;
     let s = l.state();
     if create && !path.exists() {
-        OpenOptions::new().write(true).create_new(true).open(path).map_err(|e| Error::io(path, "creating", e))?;
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map_err(|e| Error::io(path, "creating", e))?;
     }
     let index = s.find_or_map(path, true, |f| {
-        let have = f.metadata().map_err(|e| Error::io(path, "reading the length", e))?.len();
+        let have = f
+            .metadata()
+            .map_err(|e| Error::io(path, "reading the length", e))?
+            .len();
         if have == 0 && len > 0 {
-            f.set_len(len).map_err(|e| Error::io(path, "setting the length", e))?;
+            f.set_len(len)
+                .map_err(|e| Error::io(path, "setting the length", e))?;
         } else if have == 0 {
-            return Err(invalid(format!("{} is empty: give a length in bytes", path.display())));
+            return Err(invalid(format!(
+                "{} is empty: give a length in bytes",
+                path.display()
+            )));
         }
         Ok(())
     })?;
@@ -304,7 +343,13 @@ impl State {
         self.map(path, file, id, writable)
     }
 
-    fn map(&mut self, path: &Path, file: File, id: (u64, u64), writable: bool) -> Result<usize, Error> {
+    fn map(
+        &mut self,
+        path: &Path,
+        file: File,
+        id: (u64, u64),
+        writable: bool,
+    ) -> Result<usize, Error> {
         inject::point(Site::Map);
         let io = |what| move |e| Error::io(path, what, e);
         let len = file.metadata().map_err(io("reading the length"))?.len();
@@ -312,7 +357,11 @@ impl State {
             return Err(invalid(format!("{} has no metadata", path.display())));
         };
         if let Some(r) = report {
-            config::say(format_args!("{}: recovered {} commits of a process that died", path.display(), r.records));
+            config::say(format_args!(
+                "{}: recovered {} commits of a process that died",
+                path.display(),
+                r.records
+            ));
         }
         // Recovery may have changed the length.
         let len = file.metadata().map_err(io("reading the length"))?.len();
@@ -321,24 +370,34 @@ impl State {
         }
         let slot = owned.claim_slot()?;
         let backing = probe_backing(&file).map_err(io("finding out what backs"))?;
-        let view = file.try_clone().map_err(io("duplicating the descriptor of"))?;
+        let view = file
+            .try_clone()
+            .map_err(io("duplicating the descriptor of"))?;
         let home_at = slot.base + abi::HOME_DISTANCE;
         let home = if writable {
             // SAFETY: the home range is reserved by `space::reserve`, and this part of it belongs to the claimed slot.
-            unsafe { HomeView::new(view, home_at, slot.len, backing) }.map_err(io("mapping the home view of"))?
+            unsafe { HomeView::new(view, home_at, slot.len, backing) }
+                .map_err(io("mapping the home view of"))?
         } else {
             // SAFETY: as above.
-            unsafe { HomeView::new_read_only(view, home_at, slot.len, backing) }.map_err(io("mapping the home view of"))?
+            unsafe { HomeView::new_read_only(view, home_at, slot.len, backing) }
+                .map_err(io("mapping the home view of"))?
         };
-        let prot = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let prot = if writable {
+            libc::PROT_READ | libc::PROT_WRITE
+        } else {
+            libc::PROT_READ
+        };
         let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE | libc::MAP_FIXED;
         // The whole slot: pages past the end of the file fault, as with any mapping, until the file grows.
         // SAFETY: inside our reservation, in the slot just claimed.
-        unsafe { mem::mmap(slot.base, slot.len, prot, flags, file.as_raw_fd(), 0) }.map_err(io("mapping"))?;
+        unsafe { mem::mmap(slot.base, slot.len, prot, flags, file.as_raw_fd(), 0) }
+            .map_err(io("mapping"))?;
         if config::get().tracking == config::Tracking::Pages && writable {
             self.track_pages(slot.base, slot.len, len)?;
         }
-        let extent = Extent::new(slot.base, len, slot.len).map_err(io("allocating the bookkeeping of"))?;
+        let extent =
+            Extent::new(slot.base, len, slot.len).map_err(io("allocating the bookkeeping of"))?;
         self.gather.extents.push(extent);
         self.mappings.push(Mapping {
             owned,
@@ -355,15 +414,16 @@ impl State {
     }
 
     fn track_pages(&mut self, base: u64, slot: u64, len: u64) -> Result<(), Error> {
-        let unsupported = |e: std::io::Error| {
-            invalid(format!("page mode needs Linux 6.7 or later (userfaultfd write-protect-async and PAGEMAP_SCAN): {e}"))
+        let cannot = |e: std::io::Error| {
+            invalid(format!(
+                "page mode cannot track the pages at {base:#x}: {e}"
+            ))
         };
-        if self.tracker.is_none() {
-            self.tracker = Some(PageTracker::new().map_err(unsupported)?);
-        }
-        let tracker = self.tracker.as_ref().expect("made above");
-        tracker.register(base, slot).map_err(unsupported)?;
-        tracker.protect(base, mem::page_up(len).unwrap_or(slot).min(slot)).map_err(unsupported)
+        let tracker = self.tracker.get_or_insert_with(PageTracker::new);
+        tracker.register(base, slot).map_err(cannot)?;
+        tracker
+            .protect(base, mem::page_up(len).unwrap_or(slot).min(slot))
+            .map_err(cannot)
     }
 
     fn index_at(&self, addr: u64) -> Result<usize, Error> {
@@ -383,11 +443,17 @@ impl State {
 
     /// Makes every mapped file a member of the journal; makes the journal if there is none.
     fn activate(&mut self) -> Result<(), Error> {
-        if self.mappings.iter().all(|m| m.read_only || matches!(m.place, Place::Member(_))) {
+        if self
+            .mappings
+            .iter()
+            .all(|m| m.read_only || matches!(m.place, Place::Member(_)))
+        {
             return Ok(());
         }
         if self.engine.is_none() {
-            let Some(first) = self.mappings.iter().find(|m| !m.read_only) else { return Ok(()) };
+            let Some(first) = self.mappings.iter().find(|m| !m.read_only) else {
+                return Ok(());
+            };
             self.engine = Some(new_engine(&first.owned.path, &first.file)?);
         }
         let (engine, journal_path) = self.engine.as_mut().expect("made above");
@@ -395,11 +461,18 @@ impl State {
             if !matches!(m.place, Place::Idle(_)) {
                 continue;
             }
-            let Place::Idle(home) = std::mem::replace(&mut m.place, Place::Lost) else { continue };
+            let Place::Idle(home) = std::mem::replace(&mut m.place, Place::Lost) else {
+                continue;
+            };
             inject::point(Site::Meta);
             let meta_path = file::meta_path(&m.owned.path);
             let id = engine
-                .add_home(home, &mut m.owned.meta, meta_path.as_os_str().as_bytes(), journal_path.as_os_str().as_bytes())
+                .add_home(
+                    home,
+                    &mut m.owned.meta,
+                    meta_path.as_os_str().as_bytes(),
+                    journal_path.as_os_str().as_bytes(),
+                )
                 .map_err(|e| journal_error(&m.owned.path, e))?;
             m.place = Place::Member(id);
         }
@@ -420,15 +493,27 @@ impl State {
 
     /// Stages everything that changed. On an error everything is as before.
     fn stage(&mut self, own: Option<&Control>) -> Result<(), Error> {
-        let State { gather, mappings, engine, tracker, stats, .. } = self;
-        let Some((engine, _)) = engine else { return Ok(()) };
+        let State {
+            gather,
+            mappings,
+            engine,
+            tracker,
+            stats,
+            ..
+        } = self;
+        let Some((engine, _)) = engine else {
+            return Ok(());
+        };
         let always = engine.has_pending();
         let mut changed = 0u64;
         let mut put = |c: Changed<'_>| -> Result<(), Error> {
             let m = &mappings[c.extent];
-            let Place::Member(id) = m.place else { return Ok(()) };
+            let Place::Member(id) = m.place else {
+                return Ok(());
+            };
             if let Some(home) = engine.home_mut(id) {
-                home.reserve(c.addr - m.slot.base).map_err(|e| no_space(&m.owned.path, e))?;
+                home.reserve(c.addr - m.slot.base)
+                    .map_err(|e| no_space(&m.owned.path, e))?;
             }
             changed += 1;
             let line = abi::line_of(c.addr);
@@ -441,7 +526,8 @@ impl State {
         };
         let mut result = gather.run(own, always, &mut put);
         if let Some(tracker) = tracker.as_ref() {
-            result = result.and_then(|n| Ok(n + stage_pages(tracker, gather, mappings, always, &mut put)?));
+            result = result
+                .and_then(|n| Ok(n + stage_pages(tracker, gather, mappings, always, &mut put)?));
         }
         stats.lines_changed += changed;
         match result {
@@ -478,17 +564,28 @@ impl State {
         self.stage(own)?;
         drop(closed);
         inject::point(Site::CommitStaged);
-        let Some((engine, path)) = &mut self.engine else { return Ok(()) };
+        let Some((engine, path)) = &mut self.engine else {
+            return Ok(());
+        };
         if engine.builder().is_empty() && !engine.has_pending() {
             self.stats.empty += 1;
             return match engine.poison() {
-                Some(why) => Err(Error::Failed { why: why.to_owned() }),
+                Some(why) => Err(Error::Failed {
+                    why: why.to_owned(),
+                }),
                 None => Ok(()),
             };
         }
         let bytes = engine.builder().record_bytes();
-        let (flushes, checkpoints) = (engine.journal().media().flushes(), engine.stats().checkpoints);
-        let result = if durable { engine.commit() } else { engine.commit_async() };
+        let (flushes, checkpoints) = (
+            engine.journal().media().flushes(),
+            engine.stats().checkpoints,
+        );
+        let result = if durable {
+            engine.commit()
+        } else {
+            engine.commit_async()
+        };
         if let Err(e) = result {
             if e.is_recoverable() {
                 engine.abort();
@@ -511,14 +608,26 @@ impl State {
         let slot = self.mappings[index].slot.len;
         let path = self.mappings[index].owned.path.clone();
         if self.mappings[index].read_only {
-            return Err(invalid(format!("{} is mapped read-only: its length cannot change", path.display())));
+            return Err(invalid(format!(
+                "{} is mapped read-only: its length cannot change",
+                path.display()
+            )));
         }
         if mem::page_up(len).is_none_or(|l| l > slot) {
-            return Err(Error::TooLarge { path: path.display().to_string(), len, what: "the address space kept for this file" });
+            return Err(Error::TooLarge {
+                path: path.display().to_string(),
+                len,
+                what: "the address space kept for this file",
+            });
         }
-        let (base, old) = (self.gather.extents[index].base, self.gather.extents[index].len);
+        let (base, old) = (
+            self.gather.extents[index].base,
+            self.gather.extents[index].len,
+        );
         if len > old {
-            let home = self.home_mut(index).ok_or_else(|| Error::Failed { why: "an earlier error".into() })?;
+            let home = self.home_mut(index).ok_or_else(|| Error::Failed {
+                why: "an earlier error".into(),
+            })?;
             let have = home.len();
             if len > have {
                 // The file is longer at once, so that the new pages can be touched; a crash before the commit cuts it.
@@ -528,15 +637,21 @@ impl State {
             let stale = have.min(len);
             if stale > old {
                 // SAFETY: old..stale lies in the file's pages, which are mapped and writable.
-                unsafe { std::ptr::write_bytes((base + old) as *mut u8, 0, (stale - old) as usize) };
+                unsafe {
+                    std::ptr::write_bytes((base + old) as *mut u8, 0, (stale - old) as usize)
+                };
             }
             self.gather.set_len(index, len);
             if stale > old {
                 thread::mark_range(base + old, stale - old);
             }
             if let Some(t) = &self.tracker {
-                let (from, to) = (mem::page_up(old).unwrap_or(old), mem::page_up(len).unwrap_or(len));
-                t.protect(base + from, to - from).map_err(|e| Error::io(&path, "tracking the new pages of", e))?;
+                let (from, to) = (
+                    mem::page_up(old).unwrap_or(old),
+                    mem::page_up(len).unwrap_or(len),
+                );
+                t.protect(base + from, to - from)
+                    .map_err(|e| Error::io(&path, "tracking the new pages of", e))?;
             }
         } else if len < old {
             // The rest of the last page must read as zeros when the file grows again.
@@ -557,6 +672,9 @@ impl State {
         inject::point(Site::Map);
         let mut m = self.mappings.remove(index);
         let extent = self.gather.remove(index);
+        if let Some(t) = &mut self.tracker {
+            t.forget(m.slot.base);
+        }
         MAPPED.store(self.mappings.len(), Ordering::Release);
         let mut result = Ok(());
         match std::mem::replace(&mut m.place, Place::Lost) {
@@ -565,7 +683,9 @@ impl State {
                     // Never committed: the length that the file had counts.
                     let committed = m.owned.meta.meta().committed_len;
                     if home.len() > committed {
-                        result = home.set_len(committed).map_err(|e| Error::io(&m.owned.path, "cutting", e));
+                        result = home
+                            .set_len(committed)
+                            .map_err(|e| Error::io(&m.owned.path, "cutting", e));
                     }
                 }
             }
@@ -583,7 +703,12 @@ impl State {
                     let removed = engine.remove_home(id, &mut m.owned.meta);
                     inject::point(Site::CheckpointDone);
                     match removed {
-                        Ok(_) if self.mappings.iter().all(|m| !matches!(m.place, Place::Member(_))) => {
+                        Ok(_)
+                            if self
+                                .mappings
+                                .iter()
+                                .all(|m| !matches!(m.place, Place::Member(_))) =>
+                        {
                             let path = path.clone();
                             self.engine = None;
                             file::remove_if_orphan(&path);
@@ -614,7 +739,9 @@ fn stage_pages(
         let (base, len) = (gather.extents[i].base, gather.extents[i].len);
         let mut ranges = Vec::new();
         tracker
-            .take_written(base, mem::page_up(len).unwrap_or(len), |lo, hi| ranges.push((lo, hi)))
+            .take_written(base, mem::page_up(len).unwrap_or(len), |lo, hi| {
+                ranges.push((lo, hi))
+            })
             .map_err(|e| Error::io(&m.owned.path, "scanning for written pages", e))?;
         for (lo, hi) in ranges {
             looked += gather.pages(i, lo, hi, always, &mut *put)?;
@@ -629,29 +756,41 @@ fn identity(file: &File) -> std::io::Result<(u64, u64)> {
 
 fn no_space(path: &Path, e: std::io::Error) -> Error {
     match e.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => Error::NoSpace { what: path.display().to_string() },
+        Some(libc::ENOSPC | libc::EDQUOT) => Error::NoSpace {
+            what: path.display().to_string(),
+        },
         _ => Error::io(path, "reserving space in", e),
     }
 }
 
 fn journal_error(path: &Path, e: JournalError) -> Error {
     match e {
-        JournalError::NoSpace { .. } => Error::NoSpace { what: e.to_string() },
+        JournalError::NoSpace { .. } => Error::NoSpace {
+            what: e.to_string(),
+        },
         JournalError::Poisoned { cause } => Error::Failed { why: cause },
         JournalError::Io { .. } => Error::Failed { why: e.to_string() },
-        other => Error::Format { path: path.display().to_string(), why: other.to_string() },
+        other => Error::Format {
+            path: path.display().to_string(),
+            why: other.to_string(),
+        },
     }
 }
 
 /// A file has outgrown its address space while no one had it mapped: gives it more, at the same address.
 fn widen(path: &Path, owned: &mut Owned, len: u64) -> Result<(), Error> {
     let base = owned.meta.meta().home_addr;
-    let slot = crate::space::slot_len_for(len).filter(|s| base + s <= abi::TRACKED_END).ok_or_else(|| Error::TooLarge {
-        path: path.display().to_string(),
-        len,
-        what: "the addresses behind its home",
-    })?;
-    owned.meta.store(|m| m.slot_len = slot).map_err(|e| journal_error(path, e))
+    let slot = crate::space::slot_len_for(len)
+        .filter(|s| base + s <= abi::TRACKED_END)
+        .ok_or_else(|| Error::TooLarge {
+            path: path.display().to_string(),
+            len,
+            what: "the addresses behind its home",
+        })?;
+    owned
+        .meta
+        .store(|m| m.slot_len = slot)
+        .map_err(|e| journal_error(path, e))
 }
 
 fn new_engine(path: &Path, file: &File) -> Result<(Engine, PathBuf), Error> {
@@ -661,17 +800,32 @@ fn new_engine(path: &Path, file: &File) -> Result<(Engine, PathBuf), Error> {
     let name = at.display().to_string();
     let made = (|| {
         let wrap = |e| Error::io(&at, "creating the journal", e);
-        let default = if backing == Backing::ByteAddressable { MAPPED_LOG } else { FILE_LOG };
+        let default = if backing == Backing::ByteAddressable {
+            MAPPED_LOG
+        } else {
+            FILE_LOG
+        };
         let log_len = config::get().journal_len.unwrap_or(default);
         let media = match backing {
             Backing::ByteAddressable => {
-                let f = OpenOptions::new().read(true).write(true).create_new(true).open(&at).map_err(wrap)?;
+                let f = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create_new(true)
+                    .open(&at)
+                    .map_err(wrap)?;
                 f.set_len(mem::PAGE_SIZE).map_err(wrap)?;
                 JournalMedia::Mapped(MappedMedia::new(f).map_err(wrap)?)
             }
-            Backing::Blocks => JournalMedia::File(FileMedia::create_new(&at).map_err(wrap)?.with_direct(&at)),
+            Backing::Blocks => {
+                JournalMedia::File(FileMedia::create_new(&at).map_err(wrap)?.with_direct(&at))
+            }
         };
-        let config = JournalConfig { uuid, name: name.clone(), log_len };
+        let config = JournalConfig {
+            uuid,
+            name: name.clone(),
+            log_len,
+        };
         let journal = Journal::create(media, config).map_err(|e| journal_error(&at, e))?;
         vernal_sys::sync_parent_dir(&at).map_err(wrap)?;
         Ok(Committer::new(journal))
@@ -728,7 +882,10 @@ pub fn wait(ticket: u64) -> Result<(), Error> {
     let mut l = lock()?;
     let s = l.state();
     if ticket == 0 || ticket > s.ticket {
-        return Err(invalid(format!("{ticket} is not a ticket of vernal_commit_async (the last one was {})", s.ticket)));
+        return Err(invalid(format!(
+            "{ticket} is not a ticket of vernal_commit_async (the last one was {})",
+            s.ticket
+        )));
     }
     if s.durable < ticket
         && let Some((engine, path)) = &mut s.engine
@@ -757,7 +914,9 @@ pub fn abort() -> Result<(), Error> {
                 Place::Member(id) => s.engine.as_ref().and_then(|(e, _)| e.committed_len(id)),
                 _ => Some(s.mappings[i].owned.meta.meta().committed_len),
             };
-            let (Some(len), path) = (committed, s.mappings[i].owned.path.clone()) else { continue };
+            let (Some(len), path) = (committed, s.mappings[i].owned.path.clone()) else {
+                continue;
+            };
             let have = s.gather.extents[i].len;
             if len > have {
                 // An uncommitted shrink: the old content is in the home still.
@@ -765,7 +924,8 @@ pub fn abort() -> Result<(), Error> {
             } else {
                 s.gather.set_len(i, len);
                 if let Some(home) = s.home_mut(i) {
-                    home.set_len(len).map_err(|e| Error::io(&path, "cutting", e))?;
+                    home.set_len(len)
+                        .map_err(|e| Error::io(&path, "cutting", e))?;
                 }
             }
         }
@@ -773,10 +933,18 @@ pub fn abort() -> Result<(), Error> {
     s.gather.roll_back(own);
     if let Some(t) = &s.tracker {
         for m in s.mappings.iter().filter(|m| !m.read_only) {
-            let len = mem::page_up(s.gather.extents.iter().find(|e| e.base == m.slot.base).map_or(0, |e| e.len));
+            let len = mem::page_up(
+                s.gather
+                    .extents
+                    .iter()
+                    .find(|e| e.base == m.slot.base)
+                    .map_or(0, |e| e.len),
+            );
             let mut ranges = Vec::new();
-            t.take_written(m.slot.base, len.unwrap_or(0), |lo, hi| ranges.push((lo, hi)))
-                .map_err(|e| Error::io(&m.owned.path, "scanning for written pages", e))?;
+            t.take_written(m.slot.base, len.unwrap_or(0), |lo, hi| {
+                ranges.push((lo, hi))
+            })
+            .map_err(|e| Error::io(&m.owned.path, "scanning for written pages", e))?;
             for (lo, hi) in ranges {
                 // SAFETY: drops the process's own copies of pages; they read as the home image again.
                 unsafe { mem::madvise(lo, hi - lo, libc::MADV_DONTNEED) }
@@ -798,7 +966,11 @@ pub fn unmap_file(addr: u64, discard: bool) -> Result<(), Error> {
 
 impl State {
     fn close(&mut self, index: usize, own: Option<&Control>, discard: bool) -> Result<(), Error> {
-        let committed = if discard || self.mappings[index].read_only { Ok(()) } else { self.commit(own, true) };
+        let committed = if discard || self.mappings[index].read_only {
+            Ok(())
+        } else {
+            self.commit(own, true)
+        };
         if let Err(e) = &committed
             && matches!(e, Error::NoSpace { .. })
         {
@@ -842,13 +1014,14 @@ pub fn unmap_window(addr: u64, len: u64) -> Result<(), Error> {
     let close = left.is_empty();
     let before = std::mem::replace(&mut m.windows, left);
     if close {
-        s.close(index, own, config::get().unmap_discards).inspect_err(|e| {
-            if matches!(e, Error::NoSpace { .. })
-                && let Ok(i) = s.index_at(addr)
-            {
-                s.mappings[i].windows = before;
-            }
-        })?;
+        s.close(index, own, config::get().unmap_discards)
+            .inspect_err(|e| {
+                if matches!(e, Error::NoSpace { .. })
+                    && let Ok(i) = s.index_at(addr)
+                {
+                    s.mappings[i].windows = before;
+                }
+            })?;
     }
     Ok(())
 }
@@ -861,17 +1034,29 @@ pub fn remap_window(addr: u64, old: u64, new: u64, moved: Option<u64>) -> Result
     let m = &mut s.mappings[index];
     let off = addr - m.slot.base;
     if moved.is_some_and(|to| to != addr) {
-        return Err(invalid("mremap: a mapped file stays at its home address (MREMAP_FIXED is not possible)".into()));
+        return Err(invalid(
+            "mremap: a mapped file stays at its home address (MREMAP_FIXED is not possible)".into(),
+        ));
     }
     if new == 0 || off.checked_add(new).is_none_or(|end| end > m.slot.len) {
-        return Err(Error::TooLarge { path: m.owned.path.display().to_string(), len: new, what: "the address space kept for this file" });
+        return Err(Error::TooLarge {
+            path: m.owned.path.display().to_string(),
+            len: new,
+            what: "the address space kept for this file",
+        });
     }
-    match m.windows.iter_mut().find(|w| w.0 == off && mem::page_up(w.1) == mem::page_up(old)) {
+    match m
+        .windows
+        .iter_mut()
+        .find(|w| w.0 == off && mem::page_up(w.1) == mem::page_up(old))
+    {
         Some(w) => {
             w.1 = new;
             Ok(())
         }
-        None => Err(invalid(format!("mremap: {old} bytes at {addr:#x} are not one mapping"))),
+        None => Err(invalid(format!(
+            "mremap: {old} bytes at {addr:#x} are not one mapping"
+        ))),
     }
 }
 
@@ -899,7 +1084,10 @@ impl State {
             return None;
         }
         // SAFETY: only borrowed for this call; a closed descriptor makes try_clone fail.
-        let file = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().ok().map(File::from)?;
+        let file = unsafe { BorrowedFd::borrow_raw(fd) }
+            .try_clone_to_owned()
+            .ok()
+            .map(File::from)?;
         let id = identity(&file).ok()?;
         self.mappings.iter().position(|m| m.id == id)
     }
@@ -918,7 +1106,9 @@ pub fn any_mapped() -> bool {
 /// What POSIX demands of msync's arguments.
 pub fn check_msync(addr: u64, flags: i32) -> Result<(), Error> {
     if !addr.is_multiple_of(mem::PAGE_SIZE) {
-        return Err(invalid(format!("msync: {addr:#x} is not the start of a page")));
+        return Err(invalid(format!(
+            "msync: {addr:#x} is not the start of a page"
+        )));
     }
     if flags & !(libc::MS_SYNC | libc::MS_ASYNC | libc::MS_INVALIDATE) != 0
         || flags & (libc::MS_SYNC | libc::MS_ASYNC) == libc::MS_SYNC | libc::MS_ASYNC
@@ -1015,7 +1205,9 @@ extern "C" fn after_fork_parent() {
 
 /// The child keeps its copy of the working memory and loses the files: it can neither commit them nor harm them.
 extern "C" fn after_fork_child() {
-    let Some(mut l) = FORK_GUARD.lock().unwrap_or_else(|e| e.into_inner()).take() else { return };
+    let Some(mut l) = FORK_GUARD.lock().unwrap_or_else(|e| e.into_inner()).take() else {
+        return;
+    };
     let s = std::mem::take(l.state());
     if !s.mappings.is_empty() {
         FORKED.store(true, Ordering::SeqCst);

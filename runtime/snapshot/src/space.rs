@@ -1,8 +1,8 @@
 //! The tracked range: its reservation, which slots of it are mapped, and where a new file goes.
 
 use crate::error::Error;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use vernal_abi as abi;
 use vernal_sys::mem::{self, Obstacle, ReserveError};
 
@@ -20,7 +20,12 @@ struct Entry {
 
 // Read without a lock by the mark hooks. An entry is valid while base < end; `insert` writes `end` last and `remove`
 // clears it first.
-static MAPPED: [Entry; MAX_MAPPED] = [const { Entry { base: AtomicU64::new(0), end: AtomicU64::new(0) } }; MAX_MAPPED];
+static MAPPED: [Entry; MAX_MAPPED] = [const {
+    Entry {
+        base: AtomicU64::new(0),
+        end: AtomicU64::new(0),
+    }
+}; MAX_MAPPED];
 
 /// Entries that have ever been in use.
 static USED: AtomicUsize = AtomicUsize::new(0);
@@ -64,33 +69,63 @@ fn remove(base: u64) {
     }
 }
 
+/// Why the ranges could not be reserved; kept, because every later attempt fails alike.
+#[derive(Debug)]
+struct Refused {
+    start: u64,
+    end: u64,
+    by: Option<Obstacle>,
+    errno: i32,
+}
+
+fn reserve_all() -> Result<(), Refused> {
+    for (start, len) in [
+        (abi::SHADOW_BASE, abi::SHADOW_SIZE),
+        (abi::TRACKED_BASE, abi::TRACKED_SIZE),
+        (abi::HOME_BASE, abi::TRACKED_SIZE),
+    ] {
+        mem::reserve(start, len).map_err(|e| match e {
+            ReserveError::Taken(o) => Refused {
+                start,
+                end: start + len,
+                by: Some(o),
+                errno: 0,
+            },
+            ReserveError::Os(e) => Refused {
+                start,
+                end: start + len,
+                by: None,
+                errno: e.raw_os_error().unwrap_or(0),
+            },
+        })?;
+    }
+    Ok(())
+}
+
 /// Reserves the shadow, the tracked range and the home view, once per process.
 pub fn reserve() -> Result<(), Error> {
-    static DONE: OnceLock<Result<(), (u64, u64, Option<Obstacle>, i32)>> = OnceLock::new();
-    let done = DONE.get_or_init(|| {
-        for (base, len) in [
-            (abi::SHADOW_BASE, abi::SHADOW_SIZE),
-            (abi::TRACKED_BASE, abi::TRACKED_SIZE),
-            (abi::HOME_BASE, abi::TRACKED_SIZE),
-        ] {
-            mem::reserve(base, len).map_err(|e| match e {
-                ReserveError::Taken(o) => (base, len, Some(o), 0),
-                ReserveError::Os(e) => (base, len, None, e.raw_os_error().unwrap_or(0)),
-            })?;
-        }
-        Ok(())
-    });
-    match done {
+    static DONE: OnceLock<Result<(), Refused>> = OnceLock::new();
+    match DONE.get_or_init(reserve_all) {
         Ok(()) => Ok(()),
-        Err((base, len, Some(o), _)) => Err(Error::AddressTaken {
+        Err(Refused {
+            start,
+            end,
+            by: Some(by),
+            ..
+        }) => Err(Error::AddressTaken {
             what: "the address range that Vernal keeps for mapped files".into(),
-            start: *base,
-            end: base + len,
-            by: o.to_string(),
+            start: *start,
+            end: *end,
+            by: by.to_string(),
         }),
-        Err((base, len, None, errno)) => Err(Error::Reserve {
-            start: *base,
-            end: base + len,
+        Err(Refused {
+            start,
+            end,
+            by: None,
+            errno,
+        }) => Err(Error::Reserve {
+            start: *start,
+            end: *end,
             source: std::io::Error::from_raw_os_error(*errno),
         }),
     }
@@ -134,9 +169,17 @@ impl Slot {
     /// Claims `[base, base + len)` and makes its shadow accessible.
     pub fn claim(base: u64, len: u64, path: &str) -> Result<Self, Error> {
         reserve()?;
-        let end = base.checked_add(len).filter(|&e| base >= abi::TRACKED_BASE && e <= abi::TRACKED_END);
-        let Some(end) = end.filter(|_| base % SLOT_GRANULE == 0 && len % SLOT_GRANULE == 0 && len > 0) else {
-            return Err(Error::BadHome { path: path.into(), base, len });
+        let end = base
+            .checked_add(len)
+            .filter(|&e| base >= abi::TRACKED_BASE && e <= abi::TRACKED_END);
+        let Some(end) = end.filter(|_| {
+            base.is_multiple_of(SLOT_GRANULE) && len.is_multiple_of(SLOT_GRANULE) && len > 0
+        }) else {
+            return Err(Error::BadHome {
+                path: path.into(),
+                base,
+                len,
+            });
         };
         let mut by = None;
         for_each_mapped(base, end, |lo, hi| by = Some((lo, hi)));
@@ -150,10 +193,18 @@ impl Slot {
         }
         let (shadow, shadow_len) = (abi::shadow_addr(base), len / abi::LINE_SIZE);
         // SAFETY: the shadow is our reservation, and no mapped file uses this part of it.
-        unsafe { mem::mprotect(shadow, shadow_len, libc::PROT_READ | libc::PROT_WRITE) }
-            .map_err(|source| Error::Reserve { start: shadow, end: shadow + shadow_len, source })?;
+        unsafe { mem::mprotect(shadow, shadow_len, libc::PROT_READ | libc::PROT_WRITE) }.map_err(
+            |source| Error::Reserve {
+                start: shadow,
+                end: shadow + shadow_len,
+                source,
+            },
+        )?;
         if !insert(base, end) {
-            return Err(Error::TooManyFiles { path: path.into(), max: MAX_MAPPED });
+            return Err(Error::TooManyFiles {
+                path: path.into(),
+                max: MAX_MAPPED,
+            });
         }
         Ok(Self { base, len })
     }
@@ -163,7 +214,10 @@ impl Drop for Slot {
     fn drop(&mut self) {
         remove(self.base);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-        for (at, len) in [(self.base, self.len), (abi::shadow_addr(self.base), self.len / abi::LINE_SIZE)] {
+        for (at, len) in [
+            (self.base, self.len),
+            (abi::shadow_addr(self.base), self.len / abi::LINE_SIZE),
+        ] {
             // SAFETY: puts our own reservation back; the slot is ours and nothing is mapped in it any more. A stray
             // store to it faults from now on, as after any munmap.
             let _ = unsafe { mem::mmap(at, len, libc::PROT_NONE, flags, -1, 0) };

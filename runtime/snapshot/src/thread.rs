@@ -134,14 +134,19 @@ pub fn all() -> impl Iterator<Item = &'static Control> {
 #[cold]
 fn register() -> Option<&'static Control> {
     // Async-signal-safe: no allocator, no lock.
-    let free = all().find(|c| c.owned.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok());
+    let free = all().find(|c| {
+        c.owned
+            .compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    });
     let c = match free {
         Some(c) => c,
         None => {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
             let len = RING_OFFSET + RING_SLOTS * 8;
             // SAFETY: a fresh, zeroed mapping at an address that the kernel picks.
-            let at = unsafe { mem::mmap(0, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) }.ok()?;
+            let at = unsafe { mem::mmap(0, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) }
+                .ok()?;
             // SAFETY: all-zero bytes are a valid Control (atomics and a null pointer); the mapping is never unmapped.
             let c = unsafe { &*(at as *const Control) };
             c.owned.store(true, Ordering::Relaxed);
@@ -149,7 +154,12 @@ fn register() -> Option<&'static Control> {
             loop {
                 c.next.store(head, Ordering::Relaxed);
                 let new = std::ptr::from_ref(c).cast_mut();
-                match CONTROLS.compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed) {
+                match CONTROLS.compare_exchange_weak(
+                    head,
+                    new,
+                    Ordering::Release,
+                    Ordering::Relaxed,
+                ) {
                     Ok(_) => break,
                     Err(h) => head = h,
                 }
@@ -159,7 +169,11 @@ fn register() -> Option<&'static Control> {
     };
     c.op_depth.store(0, Ordering::Relaxed);
     c.in_commit.store(false, Ordering::Relaxed);
-    let fast = if SLOW_MARKS.load(Ordering::SeqCst) { 0 } else { RING_SLOTS };
+    let fast = if SLOW_MARKS.load(Ordering::SeqCst) {
+        0
+    } else {
+        RING_SLOTS
+    };
     c.fast_slots.store(fast, Ordering::Relaxed);
     // SAFETY: the thread's own variable.
     unsafe { tls().write(std::ptr::from_ref(c).cast_mut()) };
@@ -309,7 +323,9 @@ pub extern "C" fn mark_slow(addr: u64) {
 
 /// Marks every line of `[addr, addr + len)` that lies in a mapped file.
 pub extern "C" fn mark_range(addr: u64, len: u64) {
-    let Some(end) = addr.checked_add(len) else { return };
+    let Some(end) = addr.checked_add(len) else {
+        return;
+    };
     if len == 0 || end <= abi::TRACKED_BASE || addr >= abi::TRACKED_END {
         return;
     }

@@ -36,7 +36,9 @@ pub unsafe fn write_back(lines: impl Iterator<Item = *const u8>) {
         // SAFETY: the caller promises a mapped address; the instruction chosen is one this CPU has.
         unsafe {
             match kind {
-                WriteBack::Clwb => std::arch::asm!("clwb [{}]", in(reg) line, options(nostack, preserves_flags)),
+                WriteBack::Clwb => {
+                    std::arch::asm!("clwb [{}]", in(reg) line, options(nostack, preserves_flags))
+                }
                 WriteBack::ClflushOpt => {
                     std::arch::asm!("clflushopt [{}]", in(reg) line, options(nostack, preserves_flags));
                 }
@@ -60,15 +62,21 @@ pub fn fence() {
 /// `dst` must be 64-byte aligned and writable for `src.len()` bytes, a multiple of 64, and must not overlap `src`.
 #[inline]
 pub unsafe fn copy_non_temporal(dst: *mut u8, src: &[u8]) {
-    debug_assert!(dst as usize % 64 == 0 && src.len() % 64 == 0);
+    debug_assert!((dst as usize).is_multiple_of(64) && src.len().is_multiple_of(64));
     for (i, line) in src.chunks_exact(64).enumerate() {
         let from = line.as_ptr().cast::<x86::__m128i>();
         // SAFETY: i*64 < src.len(), so the four 16-byte stores stay inside the range the caller promised, aligned
         // because dst is 64-byte aligned; the loads are unaligned ones inside `line`.
         unsafe {
             let to = dst.add(i * 64).cast::<x86::__m128i>();
-            let (a, b) = (x86::_mm_loadu_si128(from), x86::_mm_loadu_si128(from.add(1)));
-            let (c, d) = (x86::_mm_loadu_si128(from.add(2)), x86::_mm_loadu_si128(from.add(3)));
+            let (a, b) = (
+                x86::_mm_loadu_si128(from),
+                x86::_mm_loadu_si128(from.add(1)),
+            );
+            let (c, d) = (
+                x86::_mm_loadu_si128(from.add(2)),
+                x86::_mm_loadu_si128(from.add(3)),
+            );
             x86::_mm_stream_si128(to, a);
             x86::_mm_stream_si128(to.add(1), b);
             x86::_mm_stream_si128(to.add(2), c);
@@ -112,7 +120,9 @@ pub unsafe fn differing_words(a: *const u8, b: *const u8) -> u8 {
     let mut mask = 0u32;
     for i in 0..4 {
         // SAFETY: 4 x 16 bytes from aligned pointers with 64 readable bytes; SSE2 is part of x86-64.
-        let eq = unsafe { x86::_mm_cmpeq_epi32(x86::_mm_load_si128(a.add(i)), x86::_mm_load_si128(b.add(i))) };
+        let eq = unsafe {
+            x86::_mm_cmpeq_epi32(x86::_mm_load_si128(a.add(i)), x86::_mm_load_si128(b.add(i)))
+        };
         // SAFETY: register-only.
         let m = unsafe { x86::_mm_movemask_ps(x86::_mm_castsi128_ps(eq)) } as u32;
         // Two 32-bit halves per word: the word is equal when both are.
@@ -136,7 +146,11 @@ mod tests {
             let mut b = Line([0x5a; 64]);
             b.0[i] ^= 0x80;
             // SAFETY: aligned, 64 bytes each.
-            assert_eq!(unsafe { differing_words(a.0.as_ptr(), b.0.as_ptr()) }, 1 << (i / 8), "byte {i}");
+            assert_eq!(
+                unsafe { differing_words(a.0.as_ptr(), b.0.as_ptr()) },
+                1 << (i / 8),
+                "byte {i}"
+            );
         }
         // SAFETY: aligned, 64 bytes each.
         assert_eq!(unsafe { differing_words(a.0.as_ptr(), a.0.as_ptr()) }, 0);

@@ -120,7 +120,11 @@ pub fn attach(addr: u64, len: u64) -> io::Result<()> {
         .checked_add(len)
         .and_then(|e| e.checked_next_multiple_of(PAGE))
         .filter(|_| len > 0 && addr.is_multiple_of(PAGE))
-        .ok_or_else(|| invalid(format!("the range {addr:#x}+{len:#x} is empty or not page-aligned")))?;
+        .ok_or_else(|| {
+            invalid(format!(
+                "the range {addr:#x}+{len:#x} is empty or not page-aligned"
+            ))
+        })?;
     require_shared(addr, end)?;
     let mut running = SETUP.lock().unwrap_or_else(|e| e.into_inner());
     if !*running {
@@ -128,8 +132,12 @@ pub fn attach(addr: u64, len: u64) -> io::Result<()> {
         *running = true;
     }
     let slot = publish(addr, end)?;
-    let mut op =
-        UffdioOp { start: addr, len: end - addr, mode: UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_MISSING, result: 0 };
+    let mut op = UffdioOp {
+        start: addr,
+        len: end - addr,
+        mode: UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_MISSING,
+        result: 0,
+    };
     // SAFETY: `op` is a live uffdio_register; the kernel checks the range itself.
     let registered = unsafe { uffd_ioctl(UFFDIO_REGISTER, &raw mut op) };
     // SAFETY: `require_shared` saw shared file mappings here, so dropping their page-table entries loses no data.
@@ -137,7 +145,9 @@ pub fn attach(addr: u64, len: u64) -> io::Result<()> {
         STARTS[slot].store(0, Ordering::Release);
         return Err(io::Error::new(
             e.kind(),
-            format!("cannot emulate a CXL device at {addr:#x}: {e} (it needs Linux 5.14 and a mapped file on tmpfs)"),
+            format!(
+                "cannot emulate a CXL device at {addr:#x}: {e} (it needs Linux 5.14 and a mapped file on tmpfs)"
+            ),
         ));
     }
     Ok(())
@@ -146,17 +156,28 @@ pub fn attach(addr: u64, len: u64) -> io::Result<()> {
 /// Takes `[addr, addr + len)` from behind the device again. Call it before unmapping. What is not attached is ignored.
 pub fn detach(addr: u64, len: u64) {
     let running = SETUP.lock().unwrap_or_else(|e| e.into_inner());
-    let end = addr.saturating_add(len).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+    let end = addr
+        .saturating_add(len)
+        .checked_next_multiple_of(PAGE)
+        .unwrap_or(u64::MAX);
     if !*running || len == 0 {
         return;
     }
     for slot in 0..MAX_RANGES {
-        let (start, stop) = (STARTS[slot].load(Ordering::Relaxed), ENDS[slot].load(Ordering::Relaxed));
+        let (start, stop) = (
+            STARTS[slot].load(Ordering::Relaxed),
+            ENDS[slot].load(Ordering::Relaxed),
+        );
         if start == 0 || stop <= addr || end <= start {
             continue;
         }
         let (from, to) = (start.max(addr), stop.min(end));
-        let mut op = UffdioOp { start: from, len: to - from, mode: 0, result: 0 };
+        let mut op = UffdioOp {
+            start: from,
+            len: to - from,
+            mode: 0,
+            result: 0,
+        };
         // SAFETY: `op` begins with a live uffdio_range. A failure means that the mapping is gone already.
         let _ = unsafe { uffd_ioctl(UFFDIO_UNREGISTER, &raw mut op) };
         STARTS[slot].store(0, Ordering::Release);
@@ -164,7 +185,12 @@ pub fn detach(addr: u64, len: u64) {
             // One slot was freed just now; only a hole in the middle of a full table has no room, and then the rest is
             // merely served without latency.
             if from < to && publish(from, to).is_err() {
-                let mut op = UffdioOp { start: from, len: to - from, mode: 0, result: 0 };
+                let mut op = UffdioOp {
+                    start: from,
+                    len: to - from,
+                    mode: 0,
+                    result: 0,
+                };
                 // SAFETY: as above.
                 let _ = unsafe { uffd_ioctl(UFFDIO_UNREGISTER, &raw mut op) };
             }
@@ -182,7 +208,11 @@ fn publish(start: u64, end: u64) -> io::Result<usize> {
     let slot = STARTS
         .iter()
         .position(|s| s.load(Ordering::Relaxed) == 0)
-        .ok_or_else(|| invalid(format!("{MAX_RANGES} mappings are attached already; detach some")))?;
+        .ok_or_else(|| {
+            invalid(format!(
+                "{MAX_RANGES} mappings are attached already; detach some"
+            ))
+        })?;
     ENDS[slot].store(end, Ordering::Relaxed);
     STARTS[slot].store(start, Ordering::Release);
     Ok(slot)
@@ -197,7 +227,9 @@ fn setting(name: &str, default: u64, max: u64) -> io::Result<u64> {
         Err(_) => Ok(default),
         Ok(text) => match text.parse() {
             Ok(n) if n <= max => Ok(n),
-            _ => Err(invalid(format!("{name}={text}: give a whole number up to {max}"))),
+            _ => Err(invalid(format!(
+                "{name}={text}: give a whole number up to {max}"
+            ))),
         },
     }
 }
@@ -208,11 +240,19 @@ fn require_shared(start: u64, end: u64) -> io::Result<()> {
     let mut at = start;
     for line in maps.lines() {
         let mut fields = line.split([' ', '-']);
-        let (Some(from), Some(to), Some(mode)) = (fields.next(), fields.next(), fields.next()) else { continue };
-        let (Ok(from), Ok(to)) = (u64::from_str_radix(from, 16), u64::from_str_radix(to, 16)) else { continue };
+        let (Some(from), Some(to), Some(mode)) = (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let (Ok(from), Ok(to)) = (u64::from_str_radix(from, 16), u64::from_str_radix(to, 16))
+        else {
+            continue;
+        };
         if from <= at && at < to {
             if !mode.ends_with('s') {
-                return Err(invalid(format!("the mapping at {at:#x} is private; only shared file mappings can be attached")));
+                return Err(invalid(format!(
+                    "the mapping at {at:#x} is private; only shared file mappings can be attached"
+                )));
             }
             at = to;
             if at >= end {
@@ -232,12 +272,21 @@ fn start() -> io::Result<()> {
     *pages = vec![0; ((cache_mib << 20) / PAGE).max(16) as usize];
     FIFO.unlock();
     // SAFETY: a system call without pointers.
-    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK | UFFD_USER_MODE_ONLY) };
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_userfaultfd,
+            libc::O_CLOEXEC | libc::O_NONBLOCK | UFFD_USER_MODE_ONLY,
+        )
+    };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     let fd = fd as libc::c_int;
-    let mut api = UffdioApi { api: UFFD_API, features: UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MINOR_SHMEM, ioctls: 0 };
+    let mut api = UffdioApi {
+        api: UFFD_API,
+        features: UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MINOR_SHMEM,
+        ioctls: 0,
+    };
     UFFD.store(fd, Ordering::Relaxed);
     // SAFETY: `api` is a live uffdio_api.
     if let Err(e) = unsafe { uffd_ioctl(UFFDIO_API, &raw mut api) } {
@@ -253,14 +302,22 @@ fn start() -> io::Result<()> {
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
         libc::sigaction(libc::SIGBUS, &action, (*PREVIOUS.0.get()).as_mut_ptr())
     };
-    if rc != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if rc != 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 impl Fifo {
     /// Async-signal-safe. A handler never interrupts a holder of the same thread: no holder touches attached memory.
     #[allow(clippy::mut_from_ref)] // the lock makes the reference unique until `unlock`
     fn lock(&self) -> &mut Vec<u64> {
-        while self.locked.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        while self
+            .locked
+            .compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
             std::hint::spin_loop();
         }
         // SAFETY: the lock is held, and callers do not use the reference after `unlock`.
@@ -312,7 +369,10 @@ unsafe fn drop_entries(addr: u64, len: u64) -> io::Result<()> {
 }
 
 fn now_ns() -> u64 {
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut t = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `t` is a live timespec; clock_gettime is async-signal-safe.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
@@ -327,7 +387,12 @@ fn is_attached(addr: u64) -> bool {
 
 /// Makes the page at `addr` accessible; false when the kernel refuses, so that the fault is a real one.
 fn admit_page(page: u64) -> bool {
-    let mut op = UffdioOp { start: page, len: PAGE, mode: 0, result: 0 };
+    let mut op = UffdioOp {
+        start: page,
+        len: PAGE,
+        mode: 0,
+        result: 0,
+    };
     // SAFETY: `op` is a live uffdio_continue.
     let mut done = unsafe { uffd_ioctl(UFFDIO_CONTINUE, &raw mut op) };
     if matches!(&done, Err(e) if e.raw_os_error() == Some(libc::EFAULT)) {
@@ -342,7 +407,11 @@ fn admit_page(page: u64) -> bool {
     }
 }
 
-extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+extern "C" fn on_sigbus(
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
     let entered = now_ns();
     // SAFETY: errno is this thread's own.
     let errno = unsafe { libc::__errno_location() };
@@ -353,7 +422,9 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     let page = addr & !(PAGE - 1);
     if !is_attached(addr) || !admit_page(page) {
         // SAFETY: signal, info and context are what the kernel gave us.
-        unsafe { crate::signal::chain((*PREVIOUS.0.get()).assume_init_ref(), signal, info, context) };
+        unsafe {
+            crate::signal::chain((*PREVIOUS.0.get()).assume_init_ref(), signal, info, context)
+        };
         // SAFETY: errno is this thread's own.
         unsafe { *errno = saved };
         return;
@@ -367,4 +438,3 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     // SAFETY: errno is this thread's own.
     unsafe { *errno = saved };
 }
-

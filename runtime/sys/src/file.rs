@@ -37,7 +37,8 @@ impl AlignedBuf {
     }
 
     fn layout(cap: usize) -> Layout {
-        Layout::from_size_align(cap.max(DIRECT_UNIT), DIRECT_UNIT).expect("capacity below isize::MAX")
+        Layout::from_size_align(cap.max(DIRECT_UNIT), DIRECT_UNIT)
+            .expect("capacity below isize::MAX")
     }
 
     fn filled(&mut self, data: &[u8]) -> &[u8] {
@@ -82,20 +83,36 @@ impl FileMedia {
 
     /// Creates `path` (which must not exist).
     pub fn create_new(path: &Path) -> io::Result<Self> {
-        Self::from_file(OpenOptions::new().read(true).write(true).create_new(true).open(path)?)
+        Self::from_file(
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(path)?,
+        )
     }
 
     /// Wraps an open file.
     pub fn from_file(file: File) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        Ok(Self { file, direct: None, buf: AlignedBuf::new(DIRECT_UNIT), len, flushes: 0 })
+        Ok(Self {
+            file,
+            direct: None,
+            buf: AlignedBuf::new(DIRECT_UNIT),
+            len,
+            flushes: 0,
+        })
     }
 
     /// Adds the direct, synchronous descriptor that a journal writes through. Space must have been written (not only
     /// reserved) before, or each write also waits for the file system's own journal to convert the extent.
     pub fn with_direct(mut self, path: &Path) -> Self {
         // Not every file system takes O_DIRECT (tmpfs before Linux 6.5); write + fdatasync is the same promise, slower.
-        self.direct = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT | libc::O_DSYNC).open(path).ok();
+        self.direct = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_DIRECT | libc::O_DSYNC)
+            .open(path)
+            .ok();
         self
     }
 
@@ -186,7 +203,15 @@ impl FileMedia {
 /// reserve is not an error: the space is then found, or not, when it is written.
 pub fn reserve_space(file: &File, off: u64, len: u64) -> io::Result<()> {
     // SAFETY: fallocate takes no pointers.
-    if unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, signed(off)?, signed(len)?) } == 0 {
+    if unsafe {
+        libc::fallocate(
+            file.as_raw_fd(),
+            libc::FALLOC_FL_KEEP_SIZE,
+            signed(off)?,
+            signed(len)?,
+        )
+    } == 0
+    {
         return Ok(());
     }
     let e = io::Error::last_os_error();
@@ -214,7 +239,10 @@ fn signed(v: u64) -> io::Result<i64> {
 
 /// Makes the directory entry of a newly created or removed `path` durable.
 pub fn sync_parent_dir(path: &Path) -> io::Result<()> {
-    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let dir = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
     File::open(dir)?.sync_all()
 }
 

@@ -4,12 +4,14 @@
 //! This crate knows nothing of journals, commits or heaps.
 pub mod cpu;
 pub mod cxl_emul;
+mod fault;
 mod file;
 mod mapped;
 mod media;
 pub mod mem;
 pub mod os;
 pub mod pages;
+mod signal;
 
 pub use file::{FileMedia, reserve_space, sync_parent_dir};
 pub use mapped::{Backing, HomeView, JournalMedia, MappedMedia, probe_backing};

@@ -31,7 +31,9 @@ pub fn probe_backing(file: &File) -> io::Result<Backing> {
     if unsafe { libc::fstatfs(file.as_raw_fd(), &mut fs) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    if matches!(fs.f_type as i64 & 0xffff_ffff, TMPFS_MAGIC) || fs.f_type as i64 & 0xffff_ffff == RAMFS_MAGIC & 0xffff_ffff {
+    if matches!(fs.f_type as i64 & 0xffff_ffff, TMPFS_MAGIC)
+        || fs.f_type as i64 & 0xffff_ffff == RAMFS_MAGIC & 0xffff_ffff
+    {
         return Ok(Backing::ByteAddressable);
     }
     let flags = libc::MAP_SHARED_VALIDATE | MAP_SYNC;
@@ -55,7 +57,16 @@ fn map_flags(backing: Backing, file: &File) -> i32 {
 
 fn is_dax(file: &File) -> bool {
     // SAFETY: as in probe_backing.
-    match unsafe { mem::mmap(0, PAGE_SIZE, libc::PROT_READ, libc::MAP_SHARED_VALIDATE | MAP_SYNC, file.as_raw_fd(), 0) } {
+    match unsafe {
+        mem::mmap(
+            0,
+            PAGE_SIZE,
+            libc::PROT_READ,
+            libc::MAP_SHARED_VALIDATE | MAP_SYNC,
+            file.as_raw_fd(),
+            0,
+        )
+    } {
         // SAFETY: made above, unused.
         Ok(at) => unsafe { mem::munmap(at, PAGE_SIZE) }.is_ok(),
         Err(_) => false,
@@ -78,22 +89,36 @@ impl MappedMedia {
     /// Maps the whole of `file`, whose length must be a multiple of the page size and not 0.
     pub fn new(file: File) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        let mut m = Self { file, base: std::ptr::null_mut(), len: 0, flushes: 0 };
+        let mut m = Self {
+            file,
+            base: std::ptr::null_mut(),
+            len: 0,
+            flushes: 0,
+        };
         m.map(len)?;
         Ok(m)
     }
 
     fn map(&mut self, len: u64) -> io::Result<()> {
-        if len == 0 || len % PAGE_SIZE != 0 {
+        if len == 0 || !len.is_multiple_of(PAGE_SIZE) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("a mapped journal of {len} bytes: the length must be a positive multiple of {PAGE_SIZE}"),
+                format!(
+                    "a mapped journal of {len} bytes: the length must be a positive multiple of {PAGE_SIZE}"
+                ),
             ));
         }
         let flags = map_flags(Backing::ByteAddressable, &self.file) | libc::MAP_POPULATE;
         // SAFETY: a fresh mapping at an address that the kernel picks.
         let at = unsafe {
-            mem::mmap(0, len, libc::PROT_READ | libc::PROT_WRITE, flags, self.file.as_raw_fd(), 0)
+            mem::mmap(
+                0,
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags,
+                self.file.as_raw_fd(),
+                0,
+            )
         }?;
         self.unmap();
         self.base = at as *mut u8;
@@ -115,7 +140,10 @@ impl MappedMedia {
             Some(end) if end <= self.len => Ok(()),
             _ => Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
-                format!("{len} bytes at {off} reach past the end of a medium of {} bytes", self.len),
+                format!(
+                    "{len} bytes at {off} reach past the end of a medium of {} bytes",
+                    self.len
+                ),
             )),
         }
     }
@@ -124,7 +152,7 @@ impl MappedMedia {
         self.check(off, data.len())?;
         // SAFETY: check() keeps off+len inside the mapping, which stays in place while &mut self is held.
         let dst = unsafe { self.base.add(off as usize) };
-        if dst as u64 % LINE == 0 && data.len() as u64 % LINE == 0 {
+        if (dst as u64).is_multiple_of(LINE) && (data.len() as u64).is_multiple_of(LINE) {
             // SAFETY: aligned, a whole number of lines, inside the mapping; `data` is not part of it (callers never hold
             // a slice of the mapping).
             unsafe { cpu::copy_non_temporal(dst, data) };
@@ -134,7 +162,9 @@ impl MappedMedia {
             let first = dst as u64 & !(LINE - 1);
             let last = dst as u64 + data.len() as u64;
             // SAFETY: every line lies in the mapping, whose ends are page-aligned.
-            unsafe { cpu::write_back((first..last).step_by(LINE as usize).map(|a| a as *const u8)) };
+            unsafe {
+                cpu::write_back((first..last).step_by(LINE as usize).map(|a| a as *const u8))
+            };
         }
         Ok(())
     }
@@ -171,7 +201,9 @@ impl Media for MappedMedia {
     fn read(&self, off: u64, buf: &mut [u8]) -> io::Result<()> {
         self.check(off, buf.len())?;
         // SAFETY: checked range of our mapping; buf is ours.
-        unsafe { std::ptr::copy_nonoverlapping(self.base.add(off as usize), buf.as_mut_ptr(), buf.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.base.add(off as usize), buf.as_mut_ptr(), buf.len())
+        };
         Ok(())
     }
 
@@ -230,7 +262,15 @@ impl HomeView {
     /// `[base, base + slot)` must be reserved by the caller, page-aligned, and used by nothing else.
     pub unsafe fn new(file: File, base: u64, slot: u64, backing: Backing) -> io::Result<Self> {
         // SAFETY: the caller's promise.
-        unsafe { Self::with_prot(file, base, slot, backing, libc::PROT_READ | libc::PROT_WRITE) }
+        unsafe {
+            Self::with_prot(
+                file,
+                base,
+                slot,
+                backing,
+                libc::PROT_READ | libc::PROT_WRITE,
+            )
+        }
     }
 
     /// As [`HomeView::new`], for a file that was opened for reading only.
@@ -238,12 +278,23 @@ impl HomeView {
     /// # Safety
     ///
     /// As for [`HomeView::new`]; nothing may be written through the view.
-    pub unsafe fn new_read_only(file: File, base: u64, slot: u64, backing: Backing) -> io::Result<Self> {
+    pub unsafe fn new_read_only(
+        file: File,
+        base: u64,
+        slot: u64,
+        backing: Backing,
+    ) -> io::Result<Self> {
         // SAFETY: the caller's promise.
         unsafe { Self::with_prot(file, base, slot, backing, libc::PROT_READ) }
     }
 
-    unsafe fn with_prot(file: File, base: u64, slot: u64, backing: Backing, prot: i32) -> io::Result<Self> {
+    unsafe fn with_prot(
+        file: File,
+        base: u64,
+        slot: u64,
+        backing: Backing,
+        prot: i32,
+    ) -> io::Result<Self> {
         let len = file.metadata()?.len();
         let mut home = Self {
             file,
@@ -273,10 +324,20 @@ impl HomeView {
             let flags = map_flags(self.backing, &self.file) | libc::MAP_FIXED;
             let prot = self.prot;
             // SAFETY: inside the caller's reservation, which only this value uses.
-            unsafe { mem::mmap(self.base + have, want - have, prot, flags, self.file.as_raw_fd(), have as i64) }?;
+            unsafe {
+                mem::mmap(
+                    self.base + have,
+                    want - have,
+                    prot,
+                    flags,
+                    self.file.as_raw_fd(),
+                    have as i64,
+                )
+            }?;
             crate::cxl_emul::attach_if_enabled(self.base + have, want - have);
         } else if want < have {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+            let flags =
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
             crate::cxl_emul::detach(self.base + want, have - want);
             // SAFETY: puts our own reservation back over pages past the new end.
             unsafe { mem::mmap(self.base + want, have - want, libc::PROT_NONE, flags, -1, 0) }?;
@@ -284,7 +345,8 @@ impl HomeView {
         self.len = len;
         // Blocks past the end have gone, and come back unreserved.
         self.reserved.truncate((len / RESERVE_CHUNK) as usize);
-        self.reserved.resize(len.div_ceil(RESERVE_CHUNK) as usize, false);
+        self.reserved
+            .resize(len.div_ceil(RESERVE_CHUNK) as usize, false);
         Ok(())
     }
 
@@ -316,7 +378,10 @@ impl HomeView {
         if start >= end {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
-                format!("offset {off} lies past the end of a file of {} bytes", self.len),
+                format!(
+                    "offset {off} lies past the end of a file of {} bytes",
+                    self.len
+                ),
             ));
         }
         reserve_space(&self.file, start, end - start)?;
@@ -331,7 +396,9 @@ impl HomeView {
     pub fn start_write_back(&self) {
         if self.backing == Backing::Blocks {
             // SAFETY: takes no pointers; purely advisory.
-            unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+            unsafe {
+                libc::sync_file_range(self.file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE)
+            };
         }
     }
 
@@ -352,7 +419,10 @@ impl HomeView {
             Some(end) if end <= mem::page_up(self.len).unwrap_or(0) => Ok(()),
             _ => Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
-                format!("{len} bytes at offset {off} reach past the end of a file of {} bytes", self.len),
+                format!(
+                    "{len} bytes at offset {off} reach past the end of a file of {} bytes",
+                    self.len
+                ),
             )),
         }
     }
@@ -363,7 +433,8 @@ impl Drop for HomeView {
         let mapped = mem::page_up(self.len).unwrap_or(0);
         if mapped > 0 {
             crate::cxl_emul::detach(self.base, mapped);
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+            let flags =
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
             // SAFETY: puts the caller's reservation back over our own mapping.
             let _ = unsafe { mem::mmap(self.base, mapped, libc::PROT_NONE, flags, -1, 0) };
         }
@@ -394,14 +465,22 @@ impl Media for HomeView {
     fn read(&self, off: u64, buf: &mut [u8]) -> io::Result<()> {
         self.check(off, buf.len() as u64)?;
         // SAFETY: checked range of our mapping.
-        unsafe { std::ptr::copy_nonoverlapping((self.base + off) as *const u8, buf.as_mut_ptr(), buf.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                (self.base + off) as *const u8,
+                buf.as_mut_ptr(),
+                buf.len(),
+            )
+        };
         Ok(())
     }
 
     fn write(&mut self, off: u64, data: &[u8]) -> io::Result<()> {
         self.check(off, data.len() as u64)?;
         // SAFETY: checked range of our mapping; `data` is never part of it.
-        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), (self.base + off) as *mut u8, data.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(data.as_ptr(), (self.base + off) as *mut u8, data.len())
+        };
         let mut line = off & !(LINE - 1);
         while line < off + data.len() as u64 {
             self.note(line);
@@ -445,7 +524,11 @@ impl Media for HomeView {
                 }
                 // A shrink may have unmapped pages since.
                 let (base, end) = (self.base, mem::page_up(self.len).unwrap_or(0));
-                let lines = self.dirty.drain(..).map(|l| u64::from(l) * LINE).filter(|&o| o < end);
+                let lines = self
+                    .dirty
+                    .drain(..)
+                    .map(|l| u64::from(l) * LINE)
+                    .filter(|&o| o < end);
                 // SAFETY: every offset lies in the mapping.
                 unsafe { cpu::write_back(lines.map(|o| (base + o) as *const u8)) };
                 cpu::fence();

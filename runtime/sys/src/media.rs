@@ -55,7 +55,10 @@ pub trait Media {
     fn write_line(&mut self, off: u64, mask: u8, words: &[u64]) -> io::Result<()> {
         let mut rest = mask;
         for word in words {
-            self.write_word(off + u64::from(rest.trailing_zeros()) * 8, u64::from_le(*word))?;
+            self.write_word(
+                off + u64::from(rest.trailing_zeros()) * 8,
+                u64::from_le(*word),
+            )?;
             rest &= rest.wrapping_sub(1);
         }
         Ok(())

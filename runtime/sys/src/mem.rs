@@ -45,7 +45,11 @@ pub enum ReserveError {
 }
 
 fn cvt(ret: libc::c_long) -> io::Result<u64> {
-    if ret == -1 { Err(io::Error::last_os_error()) } else { Ok(ret as u64) }
+    if ret == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(ret as u64)
+    }
 }
 
 /// The `mmap` system call.
@@ -53,7 +57,14 @@ fn cvt(ret: libc::c_long) -> io::Result<u64> {
 /// # Safety
 ///
 /// With `MAP_FIXED` it replaces what is mapped at `addr`: the caller must own that range.
-pub unsafe fn mmap(addr: u64, len: u64, prot: i32, flags: i32, fd: RawFd, off: i64) -> io::Result<u64> {
+pub unsafe fn mmap(
+    addr: u64,
+    len: u64,
+    prot: i32,
+    flags: i32,
+    fd: RawFd,
+    off: i64,
+) -> io::Result<u64> {
     // SAFETY: mmap has no memory-safety precondition beyond the caller's promise about MAP_FIXED.
     cvt(unsafe { libc::syscall(libc::SYS_mmap, addr, len, prot, flags, fd, off) })
 }
@@ -112,7 +123,8 @@ pub fn ftruncate(fd: RawFd, len: i64) -> io::Result<()> {
 
 /// Reserves `[base, base + len)` without memory behind it, exactly there, or says what is in the way.
 pub fn reserve(base: u64, len: u64) -> Result<(), ReserveError> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+    let flags =
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
     // SAFETY: MAP_FIXED_NOREPLACE replaces nothing.
     match unsafe { mmap(base, len, libc::PROT_NONE, flags, -1, 0) } {
         Ok(at) if at == base => Ok(()),
@@ -120,9 +132,12 @@ pub fn reserve(base: u64, len: u64) -> Result<(), ReserveError> {
             // A kernel older than 4.17 takes the address as a hint only.
             // SAFETY: the mapping at `at` was made by the call above and nothing knows it yet.
             let _ = unsafe { munmap(at, len) };
-            Err(taken(base, len).unwrap_or_else(|| ReserveError::Os(io::Error::from_raw_os_error(libc::EEXIST))))
+            Err(taken(base, len)
+                .unwrap_or_else(|| ReserveError::Os(io::Error::from_raw_os_error(libc::EEXIST))))
         }
-        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Err(taken(base, len).unwrap_or(ReserveError::Os(e))),
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
+            Err(taken(base, len).unwrap_or(ReserveError::Os(e)))
+        }
         Err(e) => Err(ReserveError::Os(e)),
     }
 }
@@ -137,12 +152,21 @@ pub fn obstacle(start: u64, end: u64) -> Option<Obstacle> {
     maps.lines().find_map(|line| {
         let mut fields = line.split_ascii_whitespace();
         let (lo, hi) = fields.next()?.split_once('-')?;
-        let (lo, hi) = (u64::from_str_radix(lo, 16).ok()?, u64::from_str_radix(hi, 16).ok()?);
+        let (lo, hi) = (
+            u64::from_str_radix(lo, 16).ok()?,
+            u64::from_str_radix(hi, 16).ok()?,
+        );
         if lo >= end || hi <= start {
             return None;
         }
-        let name = fields.nth(4).map_or_else(|| "(anonymous)".to_owned(), str::to_owned);
-        Some(Obstacle { start: lo, end: hi, name })
+        let name = fields
+            .nth(4)
+            .map_or_else(|| "(anonymous)".to_owned(), str::to_owned);
+        Some(Obstacle {
+            start: lo,
+            end: hi,
+            name,
+        })
     })
 }
 
@@ -166,7 +190,10 @@ impl LazyBytes {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a fresh mapping at an address that the kernel picks.
         let at = unsafe { mmap(0, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) }?;
-        Ok(Self { base: at as *mut u8, len: len as usize })
+        Ok(Self {
+            base: at as *mut u8,
+            len: len as usize,
+        })
     }
 
     /// The bytes.
@@ -200,7 +227,10 @@ mod tests {
         let base = 0x5b00_0000_0000;
         reserve(base, PAGE_SIZE * 4).unwrap();
         match reserve(base + PAGE_SIZE, PAGE_SIZE) {
-            Err(ReserveError::Taken(o)) => assert!(o.start <= base + PAGE_SIZE && o.end > base + PAGE_SIZE, "{o}"),
+            Err(ReserveError::Taken(o)) => assert!(
+                o.start <= base + PAGE_SIZE && o.end > base + PAGE_SIZE,
+                "{o}"
+            ),
             other => panic!("expected a collision, got {other:?}"),
         }
         // SAFETY: reserved by this test.

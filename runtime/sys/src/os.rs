@@ -11,7 +11,11 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
         return Ok(true);
     }
     let e = io::Error::last_os_error();
-    if e.raw_os_error() == Some(libc::EWOULDBLOCK) { Ok(false) } else { Err(e) }
+    if e.raw_os_error() == Some(libc::EWOULDBLOCK) {
+        Ok(false)
+    } else {
+        Err(e)
+    }
 }
 
 /// The process that holds a lock on `file`, as far as /proc/locks tells.
@@ -22,7 +26,9 @@ pub fn lock_holder(file: &File) -> Option<u32> {
     locks.lines().find_map(|line| {
         // 1: FLOCK  ADVISORY  WRITE 1234 08:02:4711 0 EOF
         let f: Vec<&str> = line.split_ascii_whitespace().collect();
-        let hit = f.get(1) == Some(&"FLOCK") && f.get(5).is_some_and(|d| d.rsplit(':').next() == Some(&inode));
+        let hit = f.get(1) == Some(&"FLOCK")
+            && f.get(5)
+                .is_some_and(|d| d.rsplit(':').next() == Some(&inode));
         if hit { f.get(4)?.parse().ok() } else { None }
     })
 }
@@ -32,7 +38,11 @@ pub fn random_uuid() -> io::Result<[u8; 16]> {
     let mut out = [0u8; 16];
     // SAFETY: the buffer is 16 bytes long; requests up to 256 bytes are never short once the pool is ready.
     let n = unsafe { libc::getrandom(out.as_mut_ptr().cast(), out.len(), 0) };
-    if n == 16 { Ok(out) } else { Err(io::Error::last_os_error()) }
+    if n == 16 {
+        Ok(out)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 unsafe extern "C" {
