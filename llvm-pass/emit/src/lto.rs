@@ -65,8 +65,10 @@ pub fn remove_pending(m: LLVMModuleRef) {
     }
 }
 
-/// Whether clang made this module for an LTO link.
+/// Whether clang made this module for an LTO link: it sets one flag for full LTO and both kinds share the other.
 pub fn has_lto_flag(m: LLVMModuleRef) -> bool {
-    // SAFETY: live IR; the name's length is given.
-    unsafe { !LLVMGetModuleFlag(m, c"ThinLTO".as_ptr(), 7).is_null() }
+    [c"ThinLTO", c"EnableSplitLTOUnit"].iter().any(|flag| {
+        // SAFETY: live IR; the name's length is given.
+        unsafe { !LLVMGetModuleFlag(m, flag.as_ptr(), flag.count_bytes()).is_null() }
+    })
 }
