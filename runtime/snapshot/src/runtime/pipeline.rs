@@ -1,0 +1,413 @@
+//! The commit pipeline: activate, stage, append, apply.
+
+use super::{ARRIVED, Engine, FORKED, MAPPED, Mapping, Place, State, invalid, lock};
+use crate::audit;
+use crate::commit::Changed;
+use crate::commit::Gather;
+use crate::config;
+use crate::error::Error;
+use crate::file;
+use crate::gate;
+use crate::inject;
+use crate::inject::Site;
+use crate::thread;
+use crate::thread::Control;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use vernal_abi as abi;
+use vernal_journal::Committer;
+use vernal_journal::Journal;
+use vernal_journal::JournalConfig;
+use vernal_journal::JournalError;
+use vernal_sys::Backing;
+use vernal_sys::FileMedia;
+use vernal_sys::JournalMedia;
+use vernal_sys::MappedMedia;
+use vernal_sys::Media;
+use vernal_sys::mem;
+use vernal_sys::os;
+use vernal_sys::pages::PageTracker;
+use vernal_sys::probe_backing;
+
+/// Log bytes of a new journal on byte-addressable media.
+const MAPPED_LOG: u64 = 8 << 20;
+/// Log bytes of a new journal on a block device; it grows to [`FILE_LOG_MAX`] when commits fill it.
+const FILE_LOG: u64 = 64 << 20;
+
+impl State {
+    /// Makes every mapped file a member of the journal; makes the journal if there is none.
+    pub(super) fn activate(&mut self) -> Result<(), Error> {
+        if self
+            .mappings
+            .iter()
+            .all(|m| m.read_only || matches!(m.place, Place::Member(_)))
+        {
+            return Ok(());
+        }
+        if self.engine.is_none() {
+            let Some(first) = self.mappings.iter().find(|m| !m.read_only) else {
+                return Ok(());
+            };
+            self.engine = Some(new_engine(&first.owned.path, &first.file)?);
+        }
+        let (engine, journal_path) = self.engine.as_mut().expect("made above");
+        for m in self.mappings.iter_mut().filter(|m| !m.read_only) {
+            if !matches!(m.place, Place::Idle(_)) {
+                continue;
+            }
+            let Place::Idle(home) = std::mem::replace(&mut m.place, Place::Lost) else {
+                continue;
+            };
+            inject::point(Site::Meta);
+            let meta_path = file::meta_path(&m.owned.path);
+            let id = engine
+                .add_home(
+                    home,
+                    &mut m.owned.meta,
+                    meta_path.as_os_str().as_bytes(),
+                    journal_path.as_os_str().as_bytes(),
+                )
+                .map_err(|e| journal_error(&m.owned.path, e))?;
+            m.place = Place::Member(id);
+        }
+        Ok(())
+    }
+
+    /// Whether anything may have changed since the last commit.
+    pub(super) fn maybe_dirty(&self) -> bool {
+        self.tracker.is_some()
+            || self.mappings.iter().any(|m| m.new_len.is_some())
+            || crate::commit::SCAN_SHADOW.load(Ordering::Relaxed)
+            || self.engine.is_some()
+            || thread::all().any(|c| {
+                c.overflow.load(Ordering::Relaxed)
+                    || c.produced.load(Ordering::Acquire) != c.consumed.load(Ordering::Relaxed)
+            })
+    }
+
+    /// Stages everything that changed. On an error everything is as before.
+    pub(super) fn stage(&mut self, own: Option<&Control>) -> Result<(), Error> {
+        let State {
+            gather,
+            mappings,
+            engine,
+            tracker,
+            stats,
+            ..
+        } = self;
+        let Some((engine, _)) = engine else {
+            return Ok(());
+        };
+        let always = engine.has_pending();
+        let mut changed = 0u64;
+        let mut put = |c: Changed<'_>| -> Result<(), Error> {
+            let m = &mappings[c.extent];
+            let Place::Member(id) = m.place else {
+                return Ok(());
+            };
+            if let Some(home) = engine.home_mut(id) {
+                home.reserve(c.addr - m.slot.base)
+                    .map_err(|e| no_space(&m.owned.path, e))?;
+            }
+            changed += 1;
+            let line = abi::line_of(c.addr);
+            if always {
+                engine.stage_line(line, c.words, &crate::commit::read_home(c.addr));
+            } else {
+                engine.stage_words(line, c.mask, c.words);
+            }
+            Ok(())
+        };
+        let mut result = gather.run(own, always, &mut put);
+        if let Some(tracker) = tracker.as_ref() {
+            result = result
+                .and_then(|n| Ok(n + stage_pages(tracker, gather, mappings, always, &mut put)?));
+        }
+        stats.lines_changed += changed;
+        match result {
+            Ok(looked) => stats.lines += looked,
+            Err(e) => {
+                engine.abort();
+                gather.put_back();
+                return Err(e);
+            }
+        }
+        for m in mappings.iter() {
+            if let (Some(len), Place::Member(id)) = (m.new_len, &m.place)
+                && let Err(e) = engine.stage_set_len(*id, len)
+            {
+                engine.abort();
+                gather.put_back();
+                return Err(journal_error(&m.owned.path, e));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn commit(&mut self, own: Option<&Control>, durable: bool) -> Result<(), Error> {
+        inject::point(Site::CommitStart);
+        if !self.maybe_dirty() {
+            self.stats.empty += 1;
+            return Ok(());
+        }
+        let closed = gate::close(own);
+        self.activate()?;
+        if config::get().audit {
+            audit::look(&self.gather, self.tracker.is_some());
+        }
+        self.stage(own)?;
+        drop(closed);
+        inject::point(Site::CommitStaged);
+        let Some((engine, path)) = &mut self.engine else {
+            return Ok(());
+        };
+        if engine.builder().is_empty() && !engine.has_pending() {
+            self.stats.empty += 1;
+            return match engine.poison() {
+                Some(why) => Err(Error::Failed {
+                    why: why.to_owned(),
+                }),
+                None => Ok(()),
+            };
+        }
+        let bytes = engine.builder().record_bytes();
+        let (flushes, checkpoints) = (
+            engine.journal().media().flushes(),
+            engine.stats().checkpoints,
+        );
+        let result = if durable {
+            engine.commit()
+        } else {
+            engine.commit_async()
+        };
+        if let Err(e) = result {
+            if e.is_recoverable() {
+                engine.abort();
+                self.gather.put_back();
+            }
+            return Err(journal_error(path, e));
+        }
+        self.stats.commits += 1;
+        self.stats.bytes += bytes;
+        self.stats.flushes += engine.journal().media().flushes() - flushes;
+        self.stats.checkpoints += engine.stats().checkpoints - checkpoints;
+        for m in &mut self.mappings {
+            m.new_len = None;
+        }
+        inject::point(Site::CommitDone);
+        Ok(())
+    }
+}
+
+/// Page mode: stages what the pages that were written since the last commit changed.
+pub(super) fn stage_pages(
+    tracker: &PageTracker,
+    gather: &mut Gather,
+    mappings: &[Mapping],
+    always: bool,
+    put: &mut impl FnMut(Changed<'_>) -> Result<(), Error>,
+) -> Result<u64, Error> {
+    let mut looked = 0;
+    for (i, m) in mappings.iter().enumerate().filter(|(_, m)| !m.read_only) {
+        let (base, len) = (gather.extents[i].base, gather.extents[i].len);
+        let mut ranges = Vec::new();
+        tracker
+            .take_written(base, mem::page_up(len).unwrap_or(len), |lo, hi| {
+                ranges.push((lo, hi))
+            })
+            .map_err(|e| Error::io(&m.owned.path, "scanning for written pages", e))?;
+        for (lo, hi) in ranges {
+            looked += gather.pages(i, lo, hi, always, &mut *put)?;
+        }
+    }
+    Ok(looked)
+}
+
+pub(super) fn no_space(path: &Path, e: std::io::Error) -> Error {
+    match e.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => Error::NoSpace {
+            what: path.display().to_string(),
+        },
+        _ => Error::io(path, "reserving space in", e),
+    }
+}
+
+pub(super) fn journal_error(path: &Path, e: JournalError) -> Error {
+    match e {
+        JournalError::NoSpace { .. } => Error::NoSpace {
+            what: e.to_string(),
+        },
+        JournalError::Poisoned { cause } => Error::Failed { why: cause },
+        JournalError::Io { .. } => Error::Failed { why: e.to_string() },
+        other => Error::Format {
+            path: path.display().to_string(),
+            why: other.to_string(),
+        },
+    }
+}
+
+pub(super) fn new_engine(path: &Path, file: &File) -> Result<(Engine, PathBuf), Error> {
+    let backing = probe_backing(file).map_err(|e| Error::io(path, "finding out what backs", e))?;
+    let uuid = file::fresh_uuid(path)?;
+    let at = file::journal_path(path, uuid);
+    let name = at.display().to_string();
+    let made = (|| {
+        let wrap = |e| Error::io(&at, "creating the journal", e);
+        let default = if backing == Backing::ByteAddressable {
+            MAPPED_LOG
+        } else {
+            FILE_LOG
+        };
+        let log_len = config::get().journal_len.unwrap_or(default);
+        let media = match backing {
+            Backing::ByteAddressable => {
+                let f = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create_new(true)
+                    .open(&at)
+                    .map_err(wrap)?;
+                f.set_len(mem::PAGE_SIZE).map_err(wrap)?;
+                JournalMedia::Mapped(MappedMedia::new(f).map_err(wrap)?)
+            }
+            Backing::Blocks => {
+                JournalMedia::File(FileMedia::create_new(&at).map_err(wrap)?.with_direct(&at))
+            }
+        };
+        let config = JournalConfig {
+            uuid,
+            name: name.clone(),
+            log_len,
+        };
+        let journal = Journal::create(media, config).map_err(|e| journal_error(&at, e))?;
+        vernal_sys::sync_parent_dir(&at).map_err(wrap)?;
+        Ok(Committer::new(journal))
+    })();
+    if made.is_err() {
+        let _ = std::fs::remove_file(&at);
+    }
+    made.map(|engine| (engine, at))
+}
+
+/// Makes every update of every mapped file durable; all or nothing.
+pub fn commit() -> Result<(), Error> {
+    if FORKED.load(Ordering::Relaxed) && MAPPED.load(Ordering::Relaxed) == 0 {
+        return Err(Error::Forked);
+    }
+    // Everything this thread has stored and marked precedes its arrival, and a leader reads the count of arrivals before
+    // it gathers: whoever had arrived by then is served.
+    let mine = if os::single_threaded() {
+        let n = ARRIVED.load(Ordering::Relaxed) + 1;
+        ARRIVED.store(n, Ordering::Relaxed);
+        n
+    } else {
+        ARRIVED.fetch_add(1, Ordering::AcqRel) + 1
+    };
+    let mut l = lock()?;
+    let own = l.own;
+    let s = l.state();
+    if s.served >= mine && s.served_ok {
+        s.stats.grouped += 1;
+        return Ok(());
+    }
+    let target = ARRIVED.load(Ordering::Acquire);
+    let result = s.commit(own, true);
+    s.served = target;
+    s.served_ok = result.is_ok();
+    if result.is_ok() {
+        s.durable = s.ticket;
+    }
+    result
+}
+
+/// Makes the updates atomic now and durable by the time [`wait`] returns for the ticket.
+pub fn commit_async() -> Result<u64, Error> {
+    let mut l = lock()?;
+    let own = l.own;
+    let s = l.state();
+    s.commit(own, false)?;
+    s.ticket += 1;
+    Ok(s.ticket)
+}
+
+/// Waits until the commit with this ticket is durable.
+pub fn wait(ticket: u64) -> Result<(), Error> {
+    let mut l = lock()?;
+    let s = l.state();
+    if ticket == 0 || ticket > s.ticket {
+        return Err(invalid(format!(
+            "{ticket} is not a ticket of vernal_commit_async (the last one was {})",
+            s.ticket
+        )));
+    }
+    if s.durable < ticket
+        && let Some((engine, path)) = &mut s.engine
+    {
+        let before = engine.journal().media().flushes();
+        engine.flush().map_err(|e| journal_error(path, e))?;
+        s.stats.flushes += engine.journal().media().flushes() - before;
+        s.durable = s.ticket;
+    }
+    Ok(())
+}
+
+/// Takes every mapped file back to its last commit. No other thread may be storing to them.
+pub fn abort() -> Result<(), Error> {
+    let mut l = lock()?;
+    let own = l.own;
+    let s = l.state();
+    if let Some((engine, path)) = &mut s.engine {
+        // Asynchronous commits are commits: they stay.
+        engine.flush().map_err(|e| journal_error(path, e))?;
+        s.durable = s.ticket;
+    }
+    for i in 0..s.mappings.len() {
+        if s.mappings[i].new_len.take().is_some() {
+            let committed = match s.mappings[i].place {
+                Place::Member(id) => s.engine.as_ref().and_then(|(e, _)| e.committed_len(id)),
+                _ => Some(s.mappings[i].owned.meta.meta().committed_len),
+            };
+            let (Some(len), path) = (committed, s.mappings[i].owned.path.clone()) else {
+                continue;
+            };
+            let have = s.gather.extents[i].len;
+            if len > have {
+                // An uncommitted shrink: the old content is in the home still.
+                s.gather.set_len(i, len);
+            } else {
+                s.gather.set_len(i, len);
+                if let Some(home) = s.home_mut(i) {
+                    home.set_len(len)
+                        .map_err(|e| Error::io(&path, "cutting", e))?;
+                }
+            }
+        }
+    }
+    s.gather.roll_back(own);
+    if let Some(t) = &s.tracker {
+        for m in s.mappings.iter().filter(|m| !m.read_only) {
+            let len = mem::page_up(
+                s.gather
+                    .extents
+                    .iter()
+                    .find(|e| e.base == m.slot.base)
+                    .map_or(0, |e| e.len),
+            );
+            let mut ranges = Vec::new();
+            t.take_written(m.slot.base, len.unwrap_or(0), |lo, hi| {
+                ranges.push((lo, hi))
+            })
+            .map_err(|e| Error::io(&m.owned.path, "scanning for written pages", e))?;
+            for (lo, hi) in ranges {
+                // SAFETY: drops the process's own copies of pages; they read as the home image again.
+                unsafe { mem::madvise(lo, hi - lo, libc::MADV_DONTNEED) }
+                    .map_err(|e| Error::io(&m.owned.path, "dropping pages of", e))?;
+            }
+        }
+    }
+    Ok(())
+}
