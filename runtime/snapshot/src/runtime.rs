@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 use vernal_journal::{Committer, HomeId};
 use vernal_sys::pages::PageTracker;
-use vernal_sys::{HomeView, JournalMedia, Media};
+use vernal_sys::{HomeView, JournalMedia};
 
 type Engine = Committer<JournalMedia, HomeView>;
 

@@ -8,7 +8,6 @@ use crate::inject;
 use crate::space::Slot;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
-use vernal_sys::Media;
 use vernal_sys::os;
 
 /// Called by the library's constructor.
