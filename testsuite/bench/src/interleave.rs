@@ -13,7 +13,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// What a quick run takes, of the 8 minutes that it may take.
+const QUICK_BUDGET: Duration = Duration::from_secs(400);
+/// Rounds that even a late measurement gets.
+const MIN_ROUNDS: u32 = 2;
 
 /// Runs everything that was asked for; false when a system could not be measured.
 pub fn persist(options: &Persist) -> Result<bool> {
@@ -39,16 +44,17 @@ pub fn persist(options: &Persist) -> Result<bool> {
         results: Results::default(),
         skipped: BTreeMap::new(),
         progress: progress_bar(),
+        pace: Pace { start: Instant::now(), budget: options.quick.then_some(QUICK_BUDGET), total: 0.0, done: 0.0 },
     };
-    let start = Instant::now();
-    run.progress.set_length(run.measurements());
+    run.progress.set_length(run.measurements() * options.media().len() as u64);
+    run.pace.total = options.media().into_iter().map(|m| run.measurements() as f64 * Pace::weight(m)).sum();
     for media in options.media() {
         for structure in Structure::ALL {
             run.session(&place, media, structure)?;
         }
     }
     run.progress.finish_and_clear();
-    run.finish(&machine, &out, start)
+    run.finish(&machine, &out)
 }
 
 /// The build's target folder, whose profile folder this program lies in.
@@ -94,6 +100,31 @@ struct Run<'a> {
     results: Results,
     skipped: BTreeMap<System, String>,
     progress: ProgressBar,
+    pace: Pace,
+}
+
+/// Keeps a quick run within its time on a machine that is slower, or busier, than the plan assumed: measurements that are
+/// behind schedule get fewer rounds.
+struct Pace {
+    start: Instant,
+    budget: Option<Duration>,
+    total: f64,
+    done: f64,
+}
+
+impl Pace {
+    /// What a measurement may take, in proportion to others.
+    fn weight(media: Media) -> f64 {
+        match media {
+            Media::Ext4 => 4.0,
+            Media::Shm | Media::CxlSsd => 1.0,
+        }
+    }
+
+    fn behind(&self) -> bool {
+        let late = |budget: Duration| self.start.elapsed() > budget.mul_f64(0.05 + 0.95 * self.done / self.total.max(1.0));
+        self.budget.is_some_and(late)
+    }
 }
 
 impl Run<'_> {
@@ -101,11 +132,16 @@ impl Run<'_> {
         self.rows.contains(&row) && self.batches.contains(&batch) && (batch == 1 || !row.reads_only())
     }
 
-    /// Measurements of the whole run, for the progress bar.
+    /// Measurements on each medium.
     fn measurements(&self) -> u64 {
-        let per_media = self.rows.iter().flat_map(|&r| self.batches.iter().map(move |&b| (r, b)));
-        let per_media = per_media.filter(|&(r, b)| self.selected(r, b)).count();
-        (per_media * self.options.media().len()) as u64
+        let all = self.rows.iter().flat_map(|&r| self.batches.iter().map(move |&b| (r, b)));
+        all.filter(|&(r, b)| self.selected(r, b)).count() as u64
+    }
+
+    /// Counts `n` measurements as done.
+    fn done(&mut self, media: Media, n: usize) {
+        self.progress.inc(n as u64);
+        self.pace.done += n as f64 * Pace::weight(media);
     }
 
     fn session(&mut self, place: &Place, media: Media, structure: Structure) -> Result<()> {
@@ -150,8 +186,11 @@ impl Run<'_> {
             }
             let ops = session.ops.deletes(warm + count);
             self.round(session, (media, delete, batch), warm, &ops, round)?;
+            if round >= MIN_ROUNDS && self.pace.behind() {
+                break;
+            }
         }
-        self.progress.inc(measured.len() as u64);
+        self.done(media, measured.len());
         Ok(())
     }
 
@@ -165,8 +204,11 @@ impl Run<'_> {
             for round in 1..=self.scale.rounds {
                 let ops = session.ops.ycsb(workload, warm + count);
                 self.round(session, (media, row, batch), warm, &ops, round)?;
+                if round >= MIN_ROUNDS && self.pace.behind() {
+                    break;
+                }
             }
-            self.progress.inc(1);
+            self.done(media, 1);
         }
         Ok(())
     }
@@ -194,7 +236,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn finish(self, machine: &Machine, out: &Path, start: Instant) -> Result<bool> {
+    fn finish(self, machine: &Machine, out: &Path) -> Result<bool> {
         let text = report::text(&self.results, machine, &self.scale, &self.skipped);
         println!("{text}");
         let save = |name: &str, content: &str| {
@@ -210,7 +252,7 @@ impl Run<'_> {
         }
         println!(
             "{:.0} s; table, plot and raw samples: {}/persist.{{txt,svg,jsonl}}, persist-raw.jsonl",
-            start.elapsed().as_secs_f64(),
+            self.pace.start.elapsed().as_secs_f64(),
             out.display()
         );
         Ok(self.skipped.is_empty())

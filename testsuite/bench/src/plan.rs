@@ -183,8 +183,8 @@ impl Scale {
             // A commit costs a device flush here, so the operations are few where the commits are many.
             Media::Ext4 if row.reads_only() => 4000,
             Media::Ext4 => match (row.update_heavy(), batch) {
-                (true, 1) => 150,
-                (true, 10) => 500,
+                (true, 1) => 120,
+                (true, 10) => 300,
                 (true, _) => 1000,
                 (false, 1) => 1000,
                 (false, _) => 2000,
