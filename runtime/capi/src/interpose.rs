@@ -218,12 +218,12 @@ unsafe fn sync_file(fd: c_int, data_only: bool) -> c_int {
 }
 
 /// Recovers an opted-in file before the program can read a half-applied image through a descriptor.
-unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    if !path.is_null() && active() && runtime::reads_environment() {
+unsafe fn open_at(dir: c_int, path_arg: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    if !path_arg.is_null() && active() && runtime::reads_environment() {
         let _inside = runtime::enter();
         // SAFETY: open(2) takes a NUL-terminated path.
         let p = Path::new(std::ffi::OsStr::from_bytes(
-            unsafe { CStr::from_ptr(path) }.to_bytes(),
+            unsafe { CStr::from_ptr(path_arg) }.to_bytes(),
         ));
         let absolute = if p.is_absolute() {
             Some(p.to_path_buf())
@@ -232,15 +232,41 @@ unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -
         } else {
             path_of(dir).map(|d| d.join(p))
         };
-        if let Some(path) = absolute.filter(|p| config::get().opted_in(p))
-            && let Err(e) = runtime::recover_if_needed(&path)
-        {
-            mark_errno(&e);
-            return -1;
+        if let Some(path) = absolute.filter(|p| config::get().opted_in(p)) {
+            if let Err(e) = runtime::recover_if_needed(&path) {
+                mark_errno(&e);
+                return -1;
+            }
+            if flags & libc::O_TRUNC != 0 && runtime::any_mapped() {
+                // SAFETY: the caller's arguments, without the truncation.
+                return unsafe { open_mapped(dir, path_arg, flags, mode) };
+            }
         }
     }
     // SAFETY: passed through.
-    unsafe { real::openat(dir, path, flags, mode) }
+    unsafe { real::openat(dir, path_arg, flags, mode) }
+}
+
+/// `O_TRUNC` on a file that is mapped: the new length is part of the next commit, as with `ftruncate`.
+unsafe fn open_mapped(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    // SAFETY: the caller's arguments.
+    let fd = unsafe { real::openat(dir, path, flags & !libc::O_TRUNC, mode) };
+    if fd < 0 {
+        return fd;
+    }
+    match runtime::set_file_len(fd, 0) {
+        Ok(true) => fd,
+        // SAFETY: `fd` was opened above; the kernel checks the rest.
+        Ok(false) if unsafe { real::ftruncate(fd, 0) } == 0 => fd,
+        other => {
+            // SAFETY: `fd` was opened above and nobody else knows it.
+            unsafe { libc::close(fd) };
+            if let Err(e) = other {
+                mark_errno(&e);
+            }
+            -1
+        }
+    }
 }
 
 // `open` and its kin are variadic in C; on x86-64 the optional mode arrives in the same register as a fixed argument, and

@@ -327,15 +327,15 @@ fn identity(file: &File) -> std::io::Result<(u64, u64)> {
 /// Maps the whole of `path`, with `len` bytes (0: as long as it is); what `vernal_map` does.
 pub fn map_file(path: &Path, len: u64, create: bool) -> Result<u64, Error> {
     let path = &std::path::absolute(path).map_err(|e| Error::io(path, "resolving", e))?;
-    let path = &match (
-        path.parent().and_then(|p| p.canonicalize().ok()),
-        path.file_name(),
-    ) {
-        (Some(dir), Some(name)) => dir.join(name),
-        _ => path.clone(),
-    };
     let mut l = lock()?;
     let s = l.state();
+    // The metadata lie beside the file itself, whichever link leads to it.
+    let directory = path.parent().and_then(|p| p.canonicalize().ok());
+    let path = &match (path.canonicalize(), directory, path.file_name()) {
+        (Ok(real), _, _) => real,
+        (Err(_), Some(dir), Some(name)) => dir.join(name),
+        _ => path.clone(),
+    };
     if create && !path.exists() {
         OpenOptions::new()
             .write(true)
