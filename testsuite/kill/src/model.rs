@@ -56,11 +56,6 @@ impl Model {
         }
     }
 
-    /// The operations done.
-    pub fn done(&self) -> u64 {
-        self.done
-    }
-
     /// Does operations until `n` are done.
     pub fn advance(&mut self, n: u64) {
         while self.done < n {

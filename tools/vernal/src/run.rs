@@ -13,11 +13,10 @@ use vernal_cc::Component;
 /// Becomes the program; returns only when that fails.
 pub fn run(paths: Option<String>, program: &[OsString]) -> u8 {
     let error = match prepare(paths, program) {
-        Ok(mut command) => format!(
-            "cannot run {}: {}",
-            command.get_program().display(),
-            command.exec()
-        ),
+        Ok(mut command) => {
+            let reason = command.exec();
+            format!("cannot run {}: {reason}", command.get_program().display())
+        }
         Err(text) => text,
     };
     eprintln!("vernal: {error}");

@@ -1,4 +1,11 @@
-//! One process test per promise that the calls make.
+//! One process test per promise of the calls. Each is a story in the language of `cases/tool.c`, or runs one of the
+//! programs beside it, and says what must come out.
+
+mod commits;
+mod damage;
+mod programs;
+mod sharing;
+mod story;
 
 use crate::Error;
 use crate::place::Place;
@@ -42,13 +49,29 @@ impl From<std::io::Error> for Problem {
     }
 }
 
+type Checked = std::result::Result<(), Problem>;
+
 /// A test.
 pub struct Case {
     pub name: &'static str,
-    pub run: fn(&Place) -> Result<(), Problem>,
+    pub run: fn(&Place) -> Checked,
 }
 
 /// Every test.
 pub fn all() -> Vec<Case> {
-    Vec::new()
+    let groups = [
+        commits::CASES,
+        sharing::CASES,
+        damage::CASES,
+        programs::CASES,
+    ];
+    let cases = groups.into_iter().flatten();
+    cases.map(|&(name, run)| Case { name, run }).collect()
+}
+
+/// Name and test; what each file of cases exports a list of.
+type Entry = (&'static str, fn(&Place) -> Checked);
+
+fn wrong<T>(text: impl Into<String>) -> std::result::Result<T, Problem> {
+    Err(Problem::Wrong(text.into()))
 }
