@@ -71,6 +71,17 @@ struct RawMember {
     committed_len: U64,
 }
 
+impl RawMember {
+    fn member(&self) -> Option<Member> {
+        (self.line_count.get() != 0).then(|| Member {
+            file: Uuid(self.file),
+            base_line: self.base_line.get(),
+            line_count: self.line_count.get(),
+            committed_len: self.committed_len.get(),
+        })
+    }
+}
+
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Body {
@@ -146,8 +157,8 @@ pub struct Superblock {
     pub log_len: u64,
     /// Unit of the writes that made the records.
     pub write_unit: u64,
-    /// The files, by member index.
-    pub members: [Option<Member>; MAX_MEMBERS],
+    /// The files, by member index; [`MAX_MEMBERS`] places.
+    pub members: Vec<Option<Member>>,
 }
 
 impl Superblock {
@@ -220,19 +231,16 @@ impl Slot for Superblock {
             log_len: self.log_len.into(),
             write_unit: self.write_unit.into(),
             reserved: [0; 40],
-            members: self.members.map(|m| match m {
+            members: std::array::from_fn(|i| match self.members.get(i).copied().flatten() {
                 Some(m) => RawMember {
                     file: m.file.0,
                     base_line: m.base_line.into(),
                     line_count: m.line_count.into(),
                     committed_len: m.committed_len.into(),
                 },
-                None => RawMember {
-                    file: [0; 16],
-                    base_line: 0.into(),
-                    line_count: 0.into(),
-                    committed_len: 0.into(),
-                },
+                None => {
+                    RawMember::read_from_bytes(&[0; size_of::<RawMember>()]).expect("its own size")
+                }
             }),
         };
         out[..size_of::<Body>()].copy_from_slice(body.as_bytes());
@@ -252,14 +260,7 @@ impl Slot for Superblock {
             log_offset: body.log_offset.get(),
             log_len: body.log_len.get(),
             write_unit: body.write_unit.get(),
-            members: body.members.map(|m| {
-                (m.line_count.get() != 0).then(|| Member {
-                    file: Uuid(m.file),
-                    base_line: m.base_line.get(),
-                    line_count: m.line_count.get(),
-                    committed_len: m.committed_len.get(),
-                })
-            }),
+            members: body.members.iter().map(RawMember::member).collect(),
         };
         sb.validate()?;
         Ok(sb)

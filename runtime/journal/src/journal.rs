@@ -80,7 +80,7 @@ impl<M: Media> Journal<M> {
             log_offset: LOG_OFFSET,
             log_len,
             write_unit: unit as u64,
-            members: [None; MAX_MEMBERS],
+            members: vec![None; MAX_MEMBERS],
         };
         let mut journal = Journal {
             media,

@@ -48,7 +48,8 @@ impl<M: Media> MetaFile<M, Unrecovered> {
     /// Reads the metadata from `media`; `name` is for messages.
     pub fn load(media: M, name: impl Into<String>) -> Result<Self, RecoveryError> {
         let name = name.into();
-        let slots = read_slots(&media).map_err(|e| RecoveryError::io(&name, "reading", e))?;
+        let mut slots = [[0; SLOT_LEN]; SLOT_COUNT];
+        read_slots(&media, &mut slots).map_err(|e| RecoveryError::io(&name, "reading", e))?;
         let (slot, meta) =
             newest_slot::<Meta>(&slots).map_err(|e| RecoveryError::format(&name, e))?;
         Ok(MetaFile {
@@ -177,9 +178,11 @@ fn slot_offset(slot: usize) -> u64 {
     (slot * SLOT_LEN) as u64
 }
 
-/// Both slots; what lies beyond the end of the medium reads as zeros.
-pub(crate) fn read_slots<M: Media>(media: &M) -> std::io::Result<[[u8; SLOT_LEN]; SLOT_COUNT]> {
-    let mut slots = [[0; SLOT_LEN]; SLOT_COUNT];
+/// The two slots of a medium.
+pub(crate) type Slots = [[u8; SLOT_LEN]; SLOT_COUNT];
+
+/// Reads both slots; what lies beyond the end of the medium stays zero.
+pub(crate) fn read_slots<M: Media>(media: &M, slots: &mut Slots) -> std::io::Result<()> {
     for (i, slot) in slots.iter_mut().enumerate() {
         let there = media
             .len()
@@ -187,5 +190,5 @@ pub(crate) fn read_slots<M: Media>(media: &M) -> std::io::Result<[[u8; SLOT_LEN]
             .min(SLOT_LEN as u64) as usize;
         media.read(slot_offset(i), &mut slot[..there])?;
     }
-    Ok(slots)
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use vernal_format::{
     Entries, HEADER_WORDS, MAX_MEMBERS, MEMBER_PATH_LEN, Member, MemberPath, RECORD_ALIGN,
-    RecordHeader, Superblock, Uuid, newest_slot, record_seed, verify_record,
+    RecordHeader, SLOT_COUNT, SLOT_LEN, Superblock, Uuid, newest_slot, record_seed, verify_record,
 };
 use vernal_sys::Media;
 use zerocopy::IntoBytes;
@@ -82,7 +82,8 @@ impl<M: Media> JournalReader<M> {
     /// Reads the superblock of the journal on `media`; `name` is for messages.
     pub fn open(media: M, name: impl Into<String>) -> Result<Self, RecoveryError> {
         let name = name.into();
-        let slots = read_slots(&media).map_err(|e| RecoveryError::io(&name, "reading", e))?;
+        let mut slots = [[0; SLOT_LEN]; SLOT_COUNT];
+        read_slots(&media, &mut slots).map_err(|e| RecoveryError::io(&name, "reading", e))?;
         let (_, sb) =
             newest_slot::<Superblock>(&slots).map_err(|e| RecoveryError::format(&name, e))?;
         let seed = record_seed(sb.journal, sb.generation);
@@ -157,8 +158,13 @@ impl<M: Media> JournalReader<M> {
     /// Visits the records that are alive, in order. The visitor's first error ends the scan.
     pub fn scan(
         &self,
-        mut visit: impl FnMut(RecordRef<'_>) -> Result<(), RecoveryError>,
+        visit: impl FnMut(RecordRef<'_>) -> Result<(), RecoveryError>,
     ) -> Result<ScanSummary, RecoveryError> {
+        self.log()?.scan(visit)
+    }
+
+    /// The log, once it is known to be all there.
+    pub(crate) fn log(&self) -> Result<Log<'_, M>, RecoveryError> {
         let expected = self.sb.log_offset + self.sb.log_len;
         if self.media.len() < expected {
             return Err(RecoveryError::JournalTruncated {
@@ -167,21 +173,57 @@ impl<M: Media> JournalReader<M> {
                 expected,
             });
         }
-        let mut log = Log {
+        Ok(Log {
             reader: self,
             window: Vec::new(),
             start: 0,
-        };
+        })
+    }
+
+    /// Counts the records that are alive without looking into them.
+    pub fn summary(&self) -> Result<ScanSummary, RecoveryError> {
+        self.scan(|_| Ok(()))
+    }
+}
+
+/// The log, read through a window that moves forward.
+pub(crate) struct Log<'r, M> {
+    reader: &'r JournalReader<M>,
+    window: Vec<u64>,
+    /// Log offset of the window's first word.
+    start: u64,
+}
+
+impl<M: Media> Log<'_, M> {
+    /// Visits the records that are alive, and finds out why they end.
+    pub fn scan(
+        &mut self,
+        visit: impl FnMut(RecordRef<'_>) -> Result<(), RecoveryError>,
+    ) -> Result<ScanSummary, RecoveryError> {
+        let mut summary = self.records(visit)?;
+        let at = summary.bytes.next_multiple_of(RECORD_ALIGN as u64);
+        if at < self.reader.sb.log_len {
+            summary.end = self.proof_of_damage(at, summary.next_sequence)?;
+        }
+        Ok(summary)
+    }
+
+    /// Visits the records that are alive, in order.
+    pub fn records(
+        &mut self,
+        mut visit: impl FnMut(RecordRef<'_>) -> Result<(), RecoveryError>,
+    ) -> Result<ScanSummary, RecoveryError> {
+        let first_sequence = self.reader.sb.first_sequence;
         let mut summary = ScanSummary {
             records: 0,
             bytes: 0,
-            first_sequence: self.sb.first_sequence,
-            next_sequence: self.sb.first_sequence,
-            end: LogEnd::NoRecord,
+            first_sequence,
+            next_sequence: first_sequence,
+            end: LogEnd::Full,
         };
         let mut at = 0;
-        while let Some((offset, header)) = log.next_record(at, summary.next_sequence)? {
-            let words = log
+        while let Some((offset, header)) = self.next_record(at, summary.next_sequence)? {
+            let words = self
                 .words(offset, header.record_bytes())?
                 .expect("just verified");
             visit(RecordRef {
@@ -198,29 +240,9 @@ impl<M: Media> JournalReader<M> {
             summary.next_sequence = next;
             at = summary.bytes.next_multiple_of(RECORD_ALIGN as u64);
         }
-        summary.end = if at >= self.sb.log_len {
-            LogEnd::Full
-        } else {
-            log.proof_of_damage(at, summary.next_sequence)?
-        };
         Ok(summary)
     }
 
-    /// Counts the records that are alive without looking into them.
-    pub fn summary(&self) -> Result<ScanSummary, RecoveryError> {
-        self.scan(|_| Ok(()))
-    }
-}
-
-/// The log, read through a window that moves forward.
-struct Log<'r, M> {
-    reader: &'r JournalReader<M>,
-    window: Vec<u64>,
-    /// Log offset of the window's first word.
-    start: u64,
-}
-
-impl<M: Media> Log<'_, M> {
     /// `len` bytes at `offset` (both multiples of 8); `None` when they reach beyond the log.
     fn words(&mut self, offset: u64, len: u64) -> Result<Option<&[u64]>, RecoveryError> {
         let sb = &self.reader.sb;
@@ -290,13 +312,34 @@ impl<M: Media> Log<'_, M> {
                 .checked_sub(u64::from(h.unflushed))
                 .is_some_and(|first_uncertain| first_uncertain > sequence)
         };
-        for offset in (at..self.reader.sb.log_len).step_by(RECORD_ALIGN) {
-            if let Some(header) = self.record_at(offset, knows)? {
-                return Ok(LogEnd::Damaged {
-                    later: header.sequence,
-                });
+        let generation = self.reader.sb.generation;
+        let mut at = at;
+        while at < self.reader.sb.log_len {
+            // Most of what lies here is no header: look through the window before asking for a whole record.
+            let lines = self.window_at(at)?.chunks_exact(RECORD_ALIGN / 8);
+            let count = lines.len();
+            let mut lines = lines.enumerate();
+            let candidate = lines.find(|(_, line)| {
+                let header = line.first_chunk().and_then(RecordHeader::parse);
+                header.is_some_and(|h| h.generation == generation && knows(&h))
+            });
+            let skip = candidate.map_or(count, |(i, _)| i);
+            at += (skip * RECORD_ALIGN) as u64;
+            if candidate.is_some() {
+                if let Some(header) = self.record_at(at, knows)? {
+                    return Ok(LogEnd::Damaged {
+                        later: header.sequence,
+                    });
+                }
+                at += RECORD_ALIGN as u64;
             }
         }
         Ok(LogEnd::NoRecord)
+    }
+
+    /// What the window holds from `offset` (a record's place in the log) on: one line at least.
+    fn window_at(&mut self, offset: u64) -> Result<&[u64], RecoveryError> {
+        self.words(offset, RECORD_ALIGN as u64)?;
+        Ok(&self.window[((offset - self.start) / 8) as usize..])
     }
 }

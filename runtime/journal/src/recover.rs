@@ -10,7 +10,7 @@ use vernal_sys::Media;
 use crate::apply::apply_line;
 use crate::error::RecoveryError;
 use crate::meta_file::{MetaFile, Recovered, Unrecovered};
-use crate::reader::{JournalReader, LogEnd, RecordRef};
+use crate::reader::{JournalReader, Log, LogEnd, RecordRef};
 
 /// What recovery found, and did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +30,10 @@ pub struct RecoveryReport {
 }
 
 /// What the first pass over the journal learns.
-struct Survey {
+struct Survey<'j, J> {
     report: RecoveryReport,
+    /// The journal's log, with what of it is in memory already.
+    log: Option<Log<'j, J>>,
     /// Length of the file when the journal's generation began.
     start_len: u64,
 }
@@ -43,11 +45,15 @@ pub fn recover_home<M: Media, J: Media, H: Media>(
     journal: Option<&JournalReader<J>>,
     home: &mut H,
 ) -> Result<(MetaFile<M, Recovered>, RecoveryReport), RecoveryError> {
-    let Survey { report, start_len } = survey(&meta, journal, home)?;
-    let Some(journal) = journal.filter(|_| report.journal.is_some()) else {
+    let Survey {
+        report,
+        log,
+        start_len,
+    } = survey(&meta, journal, home)?;
+    let Some(mut log) = log else {
         return Ok((meta.into_recovered(), report));
     };
-    replay(meta.meta(), meta.name(), journal, home, start_len)?;
+    replay(meta.meta(), meta.name(), &mut log, home, start_len)?;
     home.persist()
         .map_err(|e| RecoveryError::io(meta.name(), "flushing the file", e))?;
     let name = meta.name().to_owned();
@@ -70,11 +76,11 @@ pub fn check_home<M: Media, J: Media, H: Media>(
 }
 
 /// The first pass: checks everything that recovery relies on.
-fn survey<M: Media, J: Media, H: Media>(
+fn survey<'j, M: Media, J: Media, H: Media>(
     meta_file: &MetaFile<M, Unrecovered>,
-    journal: Option<&JournalReader<J>>,
+    journal: Option<&'j JournalReader<J>>,
     home: &H,
-) -> Result<Survey, RecoveryError> {
+) -> Result<Survey<'j, J>, RecoveryError> {
     let meta = meta_file.meta();
     let mut report = RecoveryReport {
         journal: None,
@@ -96,6 +102,7 @@ fn survey<M: Media, J: Media, H: Media>(
         return Ok(Survey {
             start_len: report.committed_len,
             report,
+            log: None,
         });
     };
     let Some(journal) = journal else {
@@ -125,7 +132,8 @@ fn survey<M: Media, J: Media, H: Media>(
     };
     let start_len = member.committed_len;
     let (mut shortest, mut last) = (start_len, start_len);
-    let scan = journal.scan(|record| {
+    let mut log = journal.log()?;
+    let scan = log.scan(|record| {
         validate(
             journal.name(),
             journal.superblock(),
@@ -161,7 +169,11 @@ fn survey<M: Media, J: Media, H: Media>(
         scan.next_sequence.saturating_sub(1)
     };
     report.committed_len = last;
-    Ok(Survey { report, start_len })
+    Ok(Survey {
+        report,
+        log: Some(log),
+        start_len,
+    })
 }
 
 /// Checks every entry of a record whose checksum is right, and shows it to `see`.
@@ -218,14 +230,14 @@ fn validate(
 fn replay<J: Media, H: Media>(
     meta: &Meta,
     name: &str,
-    journal: &JournalReader<J>,
+    log: &mut Log<'_, J>,
     home: &mut H,
     start_len: u64,
 ) -> Result<(), RecoveryError> {
     let base = meta.base_line();
     let mut len = start_len;
     set_len(home, name, len)?;
-    journal.scan(|record| {
+    log.records(|record| {
         for entry in record.entries().flatten() {
             if let Entry::SetLen {
                 base_line,

@@ -50,22 +50,39 @@ pub struct Choices {
 impl Choices {
     /// The states of `frontier` while `medium` is being flushed.
     pub fn new(frontier: &Frontier, medium: Option<u16>, effort: Effort, seed: u64) -> Choices {
-        let limits: Vec<u8> = frontier.atoms.iter().map(|a| (a.choices() - 1) as u8).collect();
+        let limits: Vec<u8> = frontier
+            .atoms
+            .iter()
+            .map(|a| (a.choices() - 1) as u8)
+            .collect();
         let few = |atoms: &[usize], most: u64| {
-            let product =
-                atoms.iter().try_fold(1u64, |n, &i| n.checked_mul(u64::from(limits[i]) + 1).filter(|n| *n <= most));
+            let product = atoms.iter().try_fold(1u64, |n, &i| {
+                n.checked_mul(u64::from(limits[i]) + 1)
+                    .filter(|n| *n <= most)
+            });
             product.is_some()
         };
         let every: Vec<usize> = (0..limits.len()).collect();
-        let mut in_flight: Vec<usize> =
-            every.iter().copied().filter(|&i| Some(frontier.atoms[i].medium) == medium).collect();
+        let mut in_flight: Vec<usize> = every
+            .iter()
+            .copied()
+            .filter(|&i| Some(frontier.atoms[i].medium) == medium)
+            .collect();
         if !few(&in_flight, effort.in_flight) {
             in_flight.clear();
         }
-        let phase = if few(&every, effort.all) { Phase::All } else { Phase::Telling(0) };
+        let phase = if few(&every, effort.all) {
+            Phase::All
+        } else {
+            Phase::Telling(0)
+        };
         Choices {
             current: vec![0; limits.len()],
-            in_flight: if phase == Phase::All { every } else { in_flight },
+            in_flight: if phase == Phase::All {
+                every
+            } else {
+                in_flight
+            },
             limits,
             rng: Rng::new(seed),
             effort,
@@ -98,7 +115,13 @@ impl Choices {
                     }
                     self.telling(step);
                     // The first states are all and nothing; behind them the stride starts.
-                    self.phase = Phase::Telling(step + if step < 2 { 1 } else { self.effort.stride.max(1) });
+                    self.phase = Phase::Telling(
+                        step + if step < 2 {
+                            1
+                        } else {
+                            self.effort.stride.max(1)
+                        },
+                    );
                 }
                 Phase::InFlight(background) => {
                     if self.in_flight.is_empty() || background == BACKGROUNDS {
@@ -157,7 +180,11 @@ impl Choices {
     /// The newest value in `percent` of 100 cases, else any.
     fn random(&mut self, atom: usize, percent: u64) -> u8 {
         let limit = self.limits[atom];
-        if self.rng.chance(percent) { limit } else { self.rng.below(u64::from(limit) + 1) as u8 * self.rng.chance(50) as u8 }
+        if self.rng.chance(percent) {
+            limit
+        } else {
+            self.rng.below(u64::from(limit) + 1) as u8 * self.rng.chance(50) as u8
+        }
     }
 
     fn telling_count(&self) -> usize {

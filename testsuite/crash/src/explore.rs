@@ -108,16 +108,22 @@ pub fn recover_all(world: &SharedWorld, files: &[FilePlace]) -> Result<(), Strin
 }
 
 fn recover_file(world: &SharedWorld, file: &FilePlace) -> Result<(), String> {
-    let meta = MetaFile::load(SimMedia::new(world, file.meta), "F.vernal").map_err(|e| e.to_string())?;
+    let meta =
+        MetaFile::load(SimMedia::new(world, file.meta), "F.vernal").map_err(|e| e.to_string())?;
     let journal = match meta.needed_journal() {
         None => None,
         Some((_, path)) => {
             let medium = journal_medium(path);
-            Some(JournalReader::open(SimMedia::new(world, medium), "journal").map_err(|e| e.to_string())?)
+            Some(
+                JournalReader::open(SimMedia::new(world, medium), "journal")
+                    .map_err(|e| e.to_string())?,
+            )
         }
     };
     let mut home = SimMedia::new(world, file.home);
-    recover_home(meta, journal.as_ref(), &mut home).map(drop).map_err(|e| e.to_string())
+    recover_home(meta, journal.as_ref(), &mut home)
+        .map(drop)
+        .map_err(|e| e.to_string())
 }
 
 /// The path of a simulated journal is its medium's number.
@@ -146,7 +152,9 @@ pub fn explore(trace: &Trace, plan: Plan) -> Result<Totals, Violation> {
     for op in &trace.log {
         // Buffers must be as long as the media ever get.
         let (medium, end) = match *op {
-            Op::Write { medium, off, len, .. } => (medium, off as usize + len),
+            Op::Write {
+                medium, off, len, ..
+            } => (medium, off as usize + len),
             Op::SetLen { medium, new, .. } => (medium, new as usize),
             _ => continue,
         };
@@ -157,9 +165,20 @@ pub fn explore(trace: &Trace, plan: Plan) -> Result<Totals, Violation> {
         }
     }
     let flushes = vec![0; images.len()];
-    let world = Rc::new(RefCell::new(World { images, flushes, ..World::default() }));
-    let mut explorer =
-        Explorer { trace, plan, world, oldest: 0, newest: 0, totals: Totals::default(), event: 0 };
+    let world = Rc::new(RefCell::new(World {
+        images,
+        flushes,
+        ..World::default()
+    }));
+    let mut explorer = Explorer {
+        trace,
+        plan,
+        world,
+        oldest: 0,
+        newest: 0,
+        totals: Totals::default(),
+        event: 0,
+    };
     explorer.walk()?;
     Ok(explorer.totals)
 }
@@ -170,14 +189,20 @@ impl Explorer<'_> {
         for i in 0..self.trace.log.len() {
             let op = &self.trace.log[i];
             match *op {
-                Op::Write { .. } | Op::SetLen { .. } => frontier.add(op, &self.trace.arena, &self.world.borrow()),
+                Op::Write { .. } | Op::SetLen { .. } => {
+                    frontier.add(op, &self.trace.arena, &self.world.borrow())
+                }
                 Op::Persist { medium } => {
                     self.crash_here(&frontier, Some(medium))?;
                     frontier.settle(&mut self.world.borrow_mut(), false, |m, _| m == medium);
                 }
                 Op::PersistRange { medium, off, len } => {
                     self.crash_here(&frontier, Some(medium))?;
-                    frontier.settle(&mut self.world.borrow_mut(), false, in_range(medium, off, len));
+                    frontier.settle(
+                        &mut self.world.borrow_mut(),
+                        false,
+                        in_range(medium, off, len),
+                    );
                 }
                 Op::Begin(snapshot) => self.newest = snapshot,
                 Op::Done(snapshot) => {
@@ -207,7 +232,11 @@ impl Explorer<'_> {
         let mut there = vec![0; frontier.atoms.len()];
         while let Some(choice) = choices.next() {
             frontier.apply(&mut self.world.borrow_mut(), &mut there, choice);
-            let depth = if xxh3_64(choice) % self.plan.nested_every == 0 { self.plan.depth } else { 0 };
+            let depth = if xxh3_64(choice) % self.plan.nested_every == 0 {
+                self.plan.depth
+            } else {
+                0
+            };
             self.recover_here(depth, seed).map_err(|what| Violation {
                 event,
                 depth: what.0,
@@ -247,8 +276,18 @@ impl Explorer<'_> {
         let mut frontier = Frontier::default();
         for op in &log {
             match *op {
-                Op::Write { medium, off, len, at } => {
-                    let op = Op::Write { medium, off, len, at: at - bytes };
+                Op::Write {
+                    medium,
+                    off,
+                    len,
+                    at,
+                } => {
+                    let op = Op::Write {
+                        medium,
+                        off,
+                        len,
+                        at: at - bytes,
+                    };
                     frontier.add(&op, &arena, &self.world.borrow());
                 }
                 Op::SetLen { .. } => frontier.add(op, &arena, &self.world.borrow()),
@@ -258,7 +297,11 @@ impl Explorer<'_> {
                 }
                 Op::PersistRange { medium, off, len } => {
                     self.crash_in_recovery(&frontier, medium, depth, seed)?;
-                    frontier.settle(&mut self.world.borrow_mut(), true, in_range(medium, off, len));
+                    frontier.settle(
+                        &mut self.world.borrow_mut(),
+                        true,
+                        in_range(medium, off, len),
+                    );
                 }
                 Op::Begin(_) | Op::Done(_) => {}
             }
@@ -274,13 +317,22 @@ impl Explorer<'_> {
         depth: u32,
         seed: u64,
     ) -> Result<(), (u32, String)> {
-        let mut choices = Choices::new(frontier, Some(medium), self.plan.nested, seed ^ u64::from(depth));
+        let mut choices = Choices::new(
+            frontier,
+            Some(medium),
+            self.plan.nested,
+            seed ^ u64::from(depth),
+        );
         let mut there = vec![0; frontier.atoms.len()];
         while let Some(choice) = choices.next() {
             frontier.apply(&mut self.world.borrow_mut(), &mut there, choice);
             self.totals.nested += 1;
             // Deeper levels only from a few states: they multiply.
-            let deeper = if xxh3_64(choice) % 16 == 0 { depth - 1 } else { 0 };
+            let deeper = if xxh3_64(choice) % 16 == 0 {
+                depth - 1
+            } else {
+                0
+            };
             self.recover_here(deeper, seed)?;
         }
         let durable = vec![0; frontier.atoms.len()];
@@ -293,12 +345,20 @@ impl Explorer<'_> {
         let world = self.world.borrow();
         let snapshots = &self.trace.oracle.snapshots;
         let files = &self.trace.files;
-        let is = |snapshot: &Vec<Vec<u8>>| files.iter().zip(snapshot).all(|(f, want)| world.content(f.home) == want);
+        let is = |snapshot: &Vec<Vec<u8>>| {
+            files
+                .iter()
+                .zip(snapshot)
+                .all(|(f, want)| world.content(f.home) == want)
+        };
         if snapshots[self.oldest..=self.newest].iter().any(is) {
             return Ok(());
         }
         let found = snapshots.iter().position(is);
-        let lens: Vec<u64> = files.iter().map(|f| world.images[f.home as usize].len).collect();
+        let lens: Vec<u64> = files
+            .iter()
+            .map(|f| world.images[f.home as usize].len)
+            .collect();
         Err(match found {
             Some(k) => format!(
                 "recovery came to commit {k}, and only {} to {} are allowed",
@@ -314,21 +374,34 @@ impl Explorer<'_> {
     /// After all files are recovered nobody needs any journal.
     fn check_deletable(&self) -> Result<(), String> {
         for medium in 0..self.trace.start.len() as u16 {
-            if self.trace.files.iter().any(|f| f.home == medium || f.meta == medium) {
+            if self
+                .trace
+                .files
+                .iter()
+                .any(|f| f.home == medium || f.meta == medium)
+            {
                 continue;
             }
             let media = SimMedia::new(&self.world, medium);
             if media.is_empty() {
                 continue;
             }
-            let Ok(journal) = JournalReader::open(media, "journal") else { continue };
+            let Ok(journal) = JournalReader::open(media, "journal") else {
+                continue;
+            };
             let deletable = journal.is_deletable(|path| {
                 let medium = journal_medium(path);
-                MetaFile::load(SimMedia::new(&self.world, medium), "F.vernal").map(|m| Some(m.meta().clone()))
+                MetaFile::load(SimMedia::new(&self.world, medium), "F.vernal")
+                    .map(|m| Some(m.meta().clone()))
             });
             match deletable {
                 Ok(true) => {}
-                Ok(false) => return Err(format!("journal {} is still needed after recovery", journal.uuid())),
+                Ok(false) => {
+                    return Err(format!(
+                        "journal {} is still needed after recovery",
+                        journal.uuid()
+                    ));
+                }
                 Err(e) => return Err(e.to_string()),
             }
         }
@@ -342,7 +415,10 @@ fn in_range(medium: u16, off: u64, len: usize) -> impl Fn(u16, Option<u64>) -> b
 }
 
 fn describe(choice: &[u8]) -> String {
-    choice.iter().map(|c| char::from_digit(u32::from(*c).min(35), 36).unwrap_or('?')).collect()
+    choice
+        .iter()
+        .map(|c| char::from_digit(u32::from(*c).min(35), 36).unwrap_or('?'))
+        .collect()
 }
 
 /// A made-up identity, for a world without random numbers.

@@ -78,7 +78,12 @@ impl Frontier {
     /// bytes of the operation.
     pub fn add(&mut self, op: &Op, arena: &[u8], durable: &World) {
         match *op {
-            Op::Write { medium, off, len, at } => {
+            Op::Write {
+                medium,
+                off,
+                len,
+                at,
+            } => {
                 self.add_write(medium, off, &arena[at + len..at + 2 * len], durable);
             }
             Op::SetLen { medium, new, .. } => {
@@ -121,7 +126,12 @@ impl Frontier {
         if i == next {
             let at = self.bytes.len();
             self.bytes.extend_from_slice(durable);
-            self.atoms.push(Atom { medium, off, size, versions: vec![at] });
+            self.atoms.push(Atom {
+                medium,
+                off,
+                size,
+                versions: vec![at],
+            });
         }
         i
     }
@@ -140,7 +150,12 @@ impl Frontier {
 
     /// Makes atoms durable that `which` selects by medium and offset: their newest value goes into `durable`, logged
     /// there if `logged`, and they leave the frontier.
-    pub fn settle(&mut self, durable: &mut World, logged: bool, which: impl Fn(u16, Option<u64>) -> bool) {
+    pub fn settle(
+        &mut self,
+        durable: &mut World,
+        logged: bool,
+        which: impl Fn(u16, Option<u64>) -> bool,
+    ) {
         let mut kept = 0;
         for i in 0..self.atoms.len() {
             let atom = &self.atoms[i];
@@ -156,12 +171,17 @@ impl Frontier {
                 let len = u64::from_le_bytes(value.try_into().expect("a length"));
                 let old = std::mem::replace(&mut durable.images[medium as usize].len, len);
                 if logged {
-                    durable.log.push(Op::SetLen { medium, old, new: len });
+                    durable.log.push(Op::SetLen {
+                        medium,
+                        old,
+                        new: len,
+                    });
                 }
             } else if logged {
                 durable.write_within(medium, off, value);
             } else {
-                let place = &mut durable.images[medium as usize].data[off as usize..off as usize + value.len()];
+                let place = &mut durable.images[medium as usize].data
+                    [off as usize..off as usize + value.len()];
                 place.copy_from_slice(value);
             }
         }

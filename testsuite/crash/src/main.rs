@@ -77,18 +77,34 @@ fn enumerate(args: &Enumerate) -> Result<(), String> {
         None => SCENARIOS.iter().collect(),
         Some(name) => vec![Scenario::by_name(name).ok_or_else(|| {
             let names: Vec<_> = SCENARIOS.iter().map(|s| s.name).collect();
-            format!("no scenario is called {name}; there are {}", names.join(", "))
+            format!(
+                "no scenario is called {name}; there are {}",
+                names.join(", ")
+            )
         })?],
     };
     let media = match &args.media {
         None => vec![Geometry::DAX, Geometry::SECTOR, Geometry::BLOCK],
         Some(name) => {
-            vec![Geometry::by_name(name).ok_or(format!("no medium is called {name}; there are dax, sector, block"))?]
+            vec![Geometry::by_name(name).ok_or(format!(
+                "no medium is called {name}; there are dax, sector, block"
+            ))?]
         }
     };
-    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
-    let depth = if args.quick { Depth::Quick } else { Depth::Full };
-    let options = Options { depth, seed: args.seed, threads: threads.max(1), only_event: args.event };
+    let threads = args
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    let depth = if args.quick {
+        Depth::Quick
+    } else {
+        Depth::Full
+    };
+    let options = Options {
+        depth,
+        seed: args.seed,
+        threads: threads.max(1),
+        only_event: args.event,
+    };
     if !args.json {
         println!(
             "{:<14}{:<8}{:>7}{:>12}{:>12}{:>12}{:>10}{:>12}",
@@ -112,7 +128,10 @@ fn enumerate(args: &Enumerate) -> Result<(), String> {
                 states_per_second: t.states as f64 / outcome.seconds.max(1e-9),
             };
             if args.json {
-                println!("{}", serde_json::to_string(&row).map_err(|e| e.to_string())?);
+                println!(
+                    "{}",
+                    serde_json::to_string(&row).map_err(|e| e.to_string())?
+                );
             } else {
                 println!(
                     "{:<14}{:<8}{:>7}{:>12}{:>12}{:>12}{:>10.2}{:>12.0}",
@@ -136,6 +155,10 @@ fn enumerate(args: &Enumerate) -> Result<(), String> {
         states as f64 / f64::max(seconds, 1e-9),
         args.seed
     );
-    if args.json { eprintln!("{summary}") } else { println!("{summary}") }
+    if args.json {
+        eprintln!("{summary}")
+    } else {
+        println!("{summary}")
+    }
     Ok(())
 }

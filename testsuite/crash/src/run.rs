@@ -41,14 +41,34 @@ pub struct Outcome {
 fn plan(options: &Options) -> Plan {
     let (effort, nested, nested_every, depth) = match options.depth {
         Depth::Quick => (
-            Effort { all: 1 << 8, in_flight: 1 << 6, stride: 3, samples: 60 },
-            Effort { all: 1 << 4, in_flight: 1 << 3, stride: 29, samples: 6 },
+            Effort {
+                all: 1 << 8,
+                in_flight: 1 << 6,
+                stride: 3,
+                samples: 60,
+            },
+            Effort {
+                all: 1 << 4,
+                in_flight: 1 << 3,
+                stride: 29,
+                samples: 6,
+            },
             97,
             2,
         ),
         Depth::Full => (
-            Effort { all: 1 << 12, in_flight: 1 << 12, stride: 1, samples: 4000 },
-            Effort { all: 1 << 8, in_flight: 1 << 5, stride: 3, samples: 40 },
+            Effort {
+                all: 1 << 12,
+                in_flight: 1 << 12,
+                stride: 1,
+                samples: 4000,
+            },
+            Effort {
+                all: 1 << 8,
+                in_flight: 1 << 5,
+                stride: 3,
+                samples: 40,
+            },
             61,
             3,
         ),
@@ -77,17 +97,27 @@ pub fn run(scenario: &Scenario, geometry: Geometry, options: &Options) -> Result
                 scope.spawn(move || explore(trace, Plan { share, ..plan }))
             })
             .collect();
-        handles.into_iter().map(|h| h.join().expect("an explorer panicked")).collect()
+        handles
+            .into_iter()
+            .map(|h| h.join().expect("an explorer panicked"))
+            .collect()
     });
     let mut totals = Totals::default();
     for result in results {
         totals.add(&result.map_err(|v| explain(scenario, geometry, options, &v))?);
     }
-    Ok(Outcome { totals, seconds: begun.elapsed().as_secs_f64() })
+    Ok(Outcome {
+        totals,
+        seconds: begun.elapsed().as_secs_f64(),
+    })
 }
 
 fn explain(scenario: &Scenario, geometry: Geometry, options: &Options, v: &Violation) -> String {
-    let quick = if options.depth == Depth::Quick { " --quick" } else { "" };
+    let quick = if options.depth == Depth::Quick {
+        " --quick"
+    } else {
+        ""
+    };
     format!(
         "{} on {}: event {}, crash depth {}: {}\n  values of the uncertain atoms: {}\n  replay: cargo run -p vernal-crash \
          --release -- enumerate --scenario {} --media {} --seed {} --event {}{quick}",

@@ -26,16 +26,76 @@ pub struct Scenario {
 
 /// Every life.
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "list", lens: &[4096], log_len: 1 << 15, run: list, walk: walk_list },
-    Scenario { name: "btree", lens: &[16384], log_len: 1 << 16, run: btree, walk: walk_btree },
-    Scenario { name: "kv", lens: &[8192], log_len: 1 << 15, run: kv, walk: walk_kv },
-    Scenario { name: "two-files", lens: &[1024, 1024, 512], log_len: 8192, run: two_files, walk: anything },
-    Scenario { name: "resize", lens: &[1000, 300], log_len: 1 << 15, run: resize, walk: anything },
-    Scenario { name: "checkpoint", lens: &[2048], log_len: 4096, run: checkpoint, walk: walk_list },
-    Scenario { name: "async", lens: &[2048], log_len: 8192, run: asynchronous, walk: walk_list },
-    Scenario { name: "grow-journal", lens: &[16384], log_len: 4096, run: grow_journal, walk: anything },
-    Scenario { name: "abort", lens: &[2048], log_len: 8192, run: abort, walk: walk_list },
-    Scenario { name: "sessions", lens: &[1024, 700], log_len: 4096, run: sessions, walk: anything },
+    Scenario {
+        name: "list",
+        lens: &[4096],
+        log_len: 8192,
+        run: list,
+        walk: walk_list,
+    },
+    Scenario {
+        name: "btree",
+        lens: &[16384],
+        log_len: 8192,
+        run: btree,
+        walk: walk_btree,
+    },
+    Scenario {
+        name: "kv",
+        lens: &[8192],
+        log_len: 8192,
+        run: kv,
+        walk: walk_kv,
+    },
+    Scenario {
+        name: "two-files",
+        lens: &[1024, 1024, 512],
+        log_len: 8192,
+        run: two_files,
+        walk: anything,
+    },
+    Scenario {
+        name: "resize",
+        lens: &[1000, 300],
+        log_len: 8192,
+        run: resize,
+        walk: anything,
+    },
+    Scenario {
+        name: "checkpoint",
+        lens: &[2048],
+        log_len: 4096,
+        run: checkpoint,
+        walk: walk_list,
+    },
+    Scenario {
+        name: "async",
+        lens: &[2048],
+        log_len: 8192,
+        run: asynchronous,
+        walk: walk_list,
+    },
+    Scenario {
+        name: "grow-journal",
+        lens: &[16384],
+        log_len: 4096,
+        run: grow_journal,
+        walk: anything,
+    },
+    Scenario {
+        name: "abort",
+        lens: &[2048],
+        log_len: 8192,
+        run: abort,
+        walk: walk_list,
+    },
+    Scenario {
+        name: "sessions",
+        lens: &[1024, 700],
+        log_len: 4096,
+        run: sessions,
+        walk: anything,
+    },
 ];
 
 impl Scenario {
@@ -46,12 +106,17 @@ impl Scenario {
 
     /// Lives it once and checks each committed state.
     pub fn trace(&self, geometry: Geometry, seed: u64) -> Result<Trace, String> {
-        let setup = Setup { geometry, lens: self.lens.to_vec(), log_len: self.log_len };
+        let setup = Setup {
+            geometry,
+            lens: self.lens.to_vec(),
+            log_len: self.log_len,
+        };
         let mut session = Session::start(&setup).map_err(|e| e.to_string())?;
         (self.run)(&mut session, &mut Rng::new(seed)).map_err(|e| e.to_string())?;
         let base = session.base(0);
         for (k, snapshot) in session.oracle().snapshots.iter().enumerate().skip(1) {
-            (self.walk)(&SnapshotMemory::new(snapshot), base).map_err(|e| format!("commit {k}: {e}"))?;
+            (self.walk)(&SnapshotMemory::new(snapshot), base)
+                .map_err(|e| format!("commit {k}: {e}"))?;
         }
         Ok(session.into_trace())
     }
@@ -76,9 +141,17 @@ fn same(
     model: &BTreeMap<u64, u64>,
     walk: impl Fn(&SnapshotMemory<'_>, u64) -> Result<Vec<(u64, u64)>, String>,
 ) {
-    let newest = s.oracle().snapshots.last().expect("the first state is always there");
+    let newest = s
+        .oracle()
+        .snapshots
+        .last()
+        .expect("the first state is always there");
     let found = walk(&SnapshotMemory::new(newest), s.base(0)).expect("a sound structure");
-    assert_eq!(found, model.iter().map(|(k, v)| (*k, *v)).collect::<Vec<_>>(), "the structure differs from its model");
+    assert_eq!(
+        found,
+        model.iter().map(|(k, v)| (*k, *v)).collect::<Vec<_>>(),
+        "the structure differs from its model"
+    );
 }
 
 fn list(s: &mut Session, rng: &mut Rng) -> Result<(), JournalError> {
@@ -164,7 +237,8 @@ fn resize(s: &mut Session, rng: &mut Rng) -> Result<(), JournalError> {
     for i in 0..36 {
         let file = (i % 5 == 4) as usize;
         if i % 3 != 1 {
-            let len = [1000, 1003, 64, 1, 2500, 777, 512, 513, 0, 3000, 2048, 127][rng.below(12) as usize];
+            let len = [1000, 1003, 64, 1, 2500, 777, 512, 513, 0, 3000, 2048, 127]
+                [rng.below(12) as usize];
             s.set_len(file, len)?;
         }
         if i % 7 == 6 {
@@ -243,7 +317,10 @@ fn abort(s: &mut Session, rng: &mut Rng) -> Result<(), JournalError> {
     let list = List::new(Heap::format(s, 0));
     s.commit()?;
     for i in 0..50 {
-        let before = List::walk(&SnapshotMemory::new(s.oracle().snapshots.last().expect("committed")), s.base(0));
+        let before = List::walk(
+            &SnapshotMemory::new(s.oracle().snapshots.last().expect("committed")),
+            s.base(0),
+        );
         list.insert(s, rng.below(14), i);
         list.remove(s, rng.below(14));
         match rng.below(4) {
@@ -253,7 +330,11 @@ fn abort(s: &mut Session, rng: &mut Rng) -> Result<(), JournalError> {
                 s.abort();
                 s.commit()?;
                 let newest = s.oracle().snapshots.last().expect("committed");
-                assert_eq!(List::walk(&SnapshotMemory::new(newest), s.base(0)), before, "abort left something");
+                assert_eq!(
+                    List::walk(&SnapshotMemory::new(newest), s.base(0)),
+                    before,
+                    "abort left something"
+                );
             }
         }
     }

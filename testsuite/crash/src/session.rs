@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use vernal_abi::{LINE_SIZE, TRACKED_BASE, line_addr, line_of};
 use vernal_journal::{
-    Committer, HomeId, Journal, JournalConfig, JournalError, JournalReader, Meta, MetaFile, MetaState, Recovered,
-    recover_home,
+    Committer, HomeId, Journal, JournalConfig, JournalError, JournalReader, Meta, MetaFile,
+    MetaState, Recovered, recover_home,
 };
 
 use crate::explore::{FilePlace, Oracle, Trace, journal_path, uuid};
@@ -63,7 +63,10 @@ impl Session {
         let world = World::new(&media).shared();
         let mut files = Vec::new();
         for (i, &len) in setup.lens.iter().enumerate() {
-            let place = FilePlace { home: 2 * i as u16, meta: 2 * i as u16 + 1 };
+            let place = FilePlace {
+                home: 2 * i as u16,
+                meta: 2 * i as u16 + 1,
+            };
             let base = TRACKED_BASE + SPACING * (1 + i as u64);
             let meta = Meta {
                 update: 0,
@@ -73,8 +76,18 @@ impl Session {
                 committed_len: len,
                 state: MetaState::Clean,
             };
-            MetaFile::create(SimMedia::new(&world, place.meta), format!("file{i}.vernal"), meta)?;
-            files.push(File { place, base, len, work: vec![0; SLOT_LEN as usize / 8], open: None });
+            MetaFile::create(
+                SimMedia::new(&world, place.meta),
+                format!("file{i}.vernal"),
+                meta,
+            )?;
+            files.push(File {
+                place,
+                base,
+                len,
+                work: vec![0; SLOT_LEN as usize / 8],
+                open: None,
+            });
         }
         let start = {
             let mut world = world.borrow_mut();
@@ -106,7 +119,11 @@ impl Session {
         let medium = 2 * self.files.len() as u16 + number;
         let journal = Journal::create(
             SimMedia::new(&self.world, medium),
-            JournalConfig { uuid: uuid(u64::from(number) + 1), name: "journal".into(), log_len: self.log_len },
+            JournalConfig {
+                uuid: uuid(u64::from(number) + 1),
+                name: "journal".into(),
+                log_len: self.log_len,
+            },
         )?;
         self.committer = Some(Committer::new(journal));
         for file in 0..self.files.len() {
@@ -121,12 +138,22 @@ impl Session {
         let world = &self.world;
         let file = &mut self.files[file];
         let mut home = SimMedia::new(world, file.place.home);
-        let meta = MetaFile::load(SimMedia::new(world, file.place.meta), "file.vernal").expect("readable metadata");
-        let old = meta.needed_journal().map(|(_, path)| u16::from_le_bytes([path[0], path[1]]));
-        let old = old.map(|m| JournalReader::open(SimMedia::new(world, m), "journal").expect("a readable journal"));
+        let meta = MetaFile::load(SimMedia::new(world, file.place.meta), "file.vernal")
+            .expect("readable metadata");
+        let old = meta
+            .needed_journal()
+            .map(|(_, path)| u16::from_le_bytes([path[0], path[1]]));
+        let old = old.map(|m| {
+            JournalReader::open(SimMedia::new(world, m), "journal").expect("a readable journal")
+        });
         let (mut meta, _) = recover_home(meta, old.as_ref(), &mut home).expect("recoverable");
         let committer = self.committer.as_mut().expect("running");
-        let id = committer.add_home(home, &mut meta, &journal_path(file.place.meta), &journal_path(medium))?;
+        let id = committer.add_home(
+            home,
+            &mut meta,
+            &journal_path(file.place.meta),
+            &journal_path(medium),
+        )?;
         file.open = Some((id, meta));
         file.len = committer.committed_len(id).expect("just added");
         // The working copy is loaded from the home image.
@@ -144,7 +171,10 @@ impl Session {
     /// Closes one file: what was committed stays, the rest is forgotten.
     pub fn remove_file(&mut self, file: usize) -> Result<(), JournalError> {
         let (id, mut meta) = self.files[file].open.take().expect("open");
-        self.committer.as_mut().expect("running").remove_home(id, &mut meta)?;
+        self.committer
+            .as_mut()
+            .expect("running")
+            .remove_home(id, &mut meta)?;
         Ok(())
     }
 

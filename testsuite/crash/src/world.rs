@@ -22,9 +22,15 @@ impl Geometry {
     /// Byte-addressable media: words persist one by one.
     pub const DAX: Geometry = Geometry { atom: 8, unit: 64 };
     /// A file on a disk with 512-byte sectors.
-    pub const SECTOR: Geometry = Geometry { atom: 512, unit: 4096 };
+    pub const SECTOR: Geometry = Geometry {
+        atom: 512,
+        unit: 4096,
+    };
     /// A file on a disk with 4 KiB sectors.
-    pub const BLOCK: Geometry = Geometry { atom: 4096, unit: 4096 };
+    pub const BLOCK: Geometry = Geometry {
+        atom: 4096,
+        unit: 4096,
+    };
 
     /// Short name, for reports and replays.
     pub fn name(&self) -> &'static str {
@@ -37,7 +43,9 @@ impl Geometry {
 
     /// The geometry of a short name.
     pub fn by_name(name: &str) -> Option<Geometry> {
-        [Self::DAX, Self::SECTOR, Self::BLOCK].into_iter().find(|g| g.name() == name)
+        [Self::DAX, Self::SECTOR, Self::BLOCK]
+            .into_iter()
+            .find(|g| g.name() == name)
     }
 }
 
@@ -149,7 +157,11 @@ impl World {
         World {
             images: media
                 .iter()
-                .map(|&(geometry, len)| Image { data: vec![0; padded(len, geometry)], len, geometry })
+                .map(|&(geometry, len)| Image {
+                    data: vec![0; padded(len, geometry)],
+                    len,
+                    geometry,
+                })
                 .collect(),
             flushes: vec![0; media.len()],
             ..World::default()
@@ -179,10 +191,19 @@ impl World {
         self.arena.extend_from_slice(place);
         self.arena.extend_from_slice(data);
         place.copy_from_slice(data);
-        self.log.push(Op::Write { medium, off, len: data.len(), at });
+        self.log.push(Op::Write {
+            medium,
+            off,
+            len: data.len(),
+            at,
+        });
         if end as u64 > image.len {
             let old = std::mem::replace(&mut image.len, end as u64);
-            self.log.push(Op::SetLen { medium, old, new: end as u64 });
+            self.log.push(Op::SetLen {
+                medium,
+                old,
+                new: end as u64,
+            });
         }
     }
 
@@ -205,8 +226,14 @@ impl World {
     pub fn roll_back(&mut self, mark: usize, bytes: usize) {
         for op in self.log.drain(mark..).rev() {
             match op {
-                Op::Write { medium, off, len, at } => {
-                    let place = &mut self.images[medium as usize].data[off as usize..off as usize + len];
+                Op::Write {
+                    medium,
+                    off,
+                    len,
+                    at,
+                } => {
+                    let place =
+                        &mut self.images[medium as usize].data[off as usize..off as usize + len];
                     place.copy_from_slice(&self.arena[at..at + len]);
                 }
                 Op::SetLen { medium, old, .. } => self.images[medium as usize].len = old,
@@ -217,7 +244,10 @@ impl World {
     }
 
     fn fault(&mut self, medium: u16, on: FaultOn) -> Option<Fault> {
-        let at = self.faults.iter().position(|f| f.medium == medium && f.on == on)?;
+        let at = self
+            .faults
+            .iter()
+            .position(|f| f.medium == medium && f.on == on)?;
         let fault = &mut self.faults[at];
         if fault.after > 0 {
             fault.after -= 1;
@@ -246,7 +276,10 @@ pub struct SimMedia {
 impl SimMedia {
     /// The medium `medium` of `world`.
     pub fn new(world: &SharedWorld, medium: u16) -> Self {
-        SimMedia { world: world.clone(), medium }
+        SimMedia {
+            world: world.clone(),
+            medium,
+        }
     }
 
     fn try_fault(&self, on: FaultOn, off: u64, data: &[u8]) -> io::Result<()> {
@@ -272,7 +305,9 @@ impl SimMedia {
     fn do_persist(&self) {
         let mut world = self.world.borrow_mut();
         world.flushes[self.medium as usize] += 1;
-        world.log.push(Op::Persist { medium: self.medium });
+        world.log.push(Op::Persist {
+            medium: self.medium,
+        });
     }
 }
 
@@ -298,7 +333,9 @@ impl Media for SimMedia {
     fn read(&self, off: u64, buf: &mut [u8]) -> io::Result<()> {
         let world = self.world.borrow();
         let content = world.content(self.medium);
-        let from = content.get(off as usize..).and_then(|rest| rest.get(..buf.len()));
+        let from = content
+            .get(off as usize..)
+            .and_then(|rest| rest.get(..buf.len()));
         buf.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
@@ -309,6 +346,25 @@ impl Media for SimMedia {
         Ok(())
     }
 
+    fn write_line(&mut self, off: u64, mask: u8, words: &[u64]) -> io::Result<()> {
+        let mut line = [0; 64];
+        {
+            let world = self.world.borrow();
+            let from = world
+                .content(self.medium)
+                .get(off as usize..off as usize + 64);
+            line.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        }
+        let mut rest = mask;
+        for word in words {
+            let at = rest.trailing_zeros() as usize * 8;
+            rest &= rest.wrapping_sub(1);
+            line[at..at + 8].copy_from_slice(&word.to_ne_bytes());
+        }
+        // One entry of the log for the line: words that keep their value make no difference to what a crash can leave.
+        self.write(off, &line)
+    }
+
     fn persist(&mut self) -> io::Result<()> {
         self.try_fault(FaultOn::Persist, 0, &[])?;
         self.do_persist();
@@ -317,7 +373,10 @@ impl Media for SimMedia {
 
     fn write_durable(&mut self, off: u64, data: &[u8]) -> io::Result<()> {
         let unit = self.geometry().unit as u64;
-        assert!(off.is_multiple_of(unit) && (data.len() as u64).is_multiple_of(unit), "unaligned durable write");
+        assert!(
+            off.is_multiple_of(unit) && (data.len() as u64).is_multiple_of(unit),
+            "unaligned durable write"
+        );
         self.try_fault(FaultOn::WriteDurable, off, data)?;
         self.world.borrow_mut().write(self.medium, off, data);
         // Durable is what this call wrote; a write before it is not promised to be. Flushing the whole medium here would
@@ -325,7 +384,11 @@ impl Media for SimMedia {
         let len = data.len();
         let mut world = self.world.borrow_mut();
         world.flushes[self.medium as usize] += 1;
-        world.log.push(Op::PersistRange { medium: self.medium, off, len });
+        world.log.push(Op::PersistRange {
+            medium: self.medium,
+            off,
+            len,
+        });
         Ok(())
     }
 
@@ -342,6 +405,11 @@ impl World {
         self.arena.extend_from_slice(place);
         self.arena.extend_from_slice(data);
         place.copy_from_slice(data);
-        self.log.push(Op::Write { medium, off, len: data.len(), at });
+        self.log.push(Op::Write {
+            medium,
+            off,
+            len: data.len(),
+            at,
+        });
     }
 }

@@ -66,7 +66,9 @@ impl BTree {
     /// Index of the first key that is not below `key`, and whether it is `key`.
     fn search(s: &Session, node: u64, key: u64) -> (u64, bool) {
         let n = Self::count(s, node);
-        let i = (0..n).find(|&i| s.load(key_at(node, i)) >= key).unwrap_or(n);
+        let i = (0..n)
+            .find(|&i| s.load(key_at(node, i)) >= key)
+            .unwrap_or(n);
         (i, i < n && s.load(key_at(node, i)) == key)
     }
 
@@ -285,7 +287,11 @@ impl BTree {
         depth: &mut Option<u32>,
         pairs: &mut Vec<(u64, u64)>,
     ) -> Result<(), String> {
-        let read = |addr| memory.word(addr).ok_or(format!("dangling pointer {addr:#x}"));
+        let read = |addr| {
+            memory
+                .word(addr)
+                .ok_or(format!("dangling pointer {addr:#x}"))
+        };
         let head = read(node)?;
         let (n, leaf) = (head & (LEAF - 1), head & LEAF != 0);
         if n > MAX || (level > 0 && n < MIN) || level > 16 {

@@ -53,7 +53,10 @@ impl Heap {
         }
         let addr = s.load(self.base);
         let end = addr + words.next_multiple_of(8) * WORD;
-        assert!(end <= self.base + s.len(self.file), "the workload's file is too small");
+        assert!(
+            end <= self.base + s.len(self.file),
+            "the workload's file is too small"
+        );
         s.store(self.base, end);
         addr
     }

@@ -105,7 +105,11 @@ impl Kv {
 
     /// Walks the table at `base` in any memory: its pairs in key order, or what is wrong.
     pub fn walk(memory: &impl Words, base: u64) -> Result<Vec<(u64, u64)>, String> {
-        let read = |addr| memory.word(addr).ok_or(format!("dangling pointer {addr:#x}"));
+        let read = |addr| {
+            memory
+                .word(addr)
+                .ok_or(format!("dangling pointer {addr:#x}"))
+        };
         let root = Heap::root_in(memory, base).ok_or("no heap")?;
         if root == 0 {
             return Ok(Vec::new());

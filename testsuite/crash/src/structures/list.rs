@@ -69,7 +69,11 @@ impl List {
 
     /// Walks the list at `base` in any memory: its pairs, or what is wrong.
     pub fn walk(memory: &impl Words, base: u64) -> Result<Vec<(u64, u64)>, String> {
-        let read = |addr| memory.word(addr).ok_or(format!("dangling pointer {addr:#x}"));
+        let read = |addr| {
+            memory
+                .word(addr)
+                .ok_or(format!("dangling pointer {addr:#x}"))
+        };
         let (mut prev, mut at) = (0, Heap::root_in(memory, base).ok_or("no heap")?);
         let mut pairs: Vec<(u64, u64)> = Vec::new();
         while at != 0 {
