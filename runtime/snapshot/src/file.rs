@@ -84,7 +84,8 @@ fn create_meta(path: &Path, len: u64) -> Result<(), Error> {
     temp.push(format!("-new-{}", std::process::id()));
     let temp = PathBuf::from(temp);
     let _ = std::fs::remove_file(&temp);
-    let media = FileMedia::create_new(&temp)
+    let like = std::fs::metadata(path).map_err(|e| Error::io(path, "looking at", e))?;
+    let media = FileMedia::create_new(&temp, &like)
         .map_err(|e| Error::io(&temp, "creating the metadata file", e))?;
     let made = MetaFile::create(media, target.display().to_string(), meta)
         .map_err(|e| format_error(&target, e));

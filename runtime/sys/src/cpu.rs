@@ -146,11 +146,8 @@ mod tests {
             let mut b = Line([0x5a; 64]);
             b.0[i] ^= 0x80;
             // SAFETY: aligned, 64 bytes each.
-            assert_eq!(
-                unsafe { differing_words(a.0.as_ptr(), b.0.as_ptr()) },
-                1 << (i / 8),
-                "byte {i}"
-            );
+            let mask = unsafe { differing_words(a.0.as_ptr(), b.0.as_ptr()) };
+            assert_eq!(mask, 1 << (i / 8), "byte {i}");
         }
         // SAFETY: aligned, 64 bytes each.
         assert_eq!(unsafe { differing_words(a.0.as_ptr(), a.0.as_ptr()) }, 0);

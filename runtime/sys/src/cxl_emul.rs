@@ -240,9 +240,16 @@ fn require_shared(start: u64, end: u64) -> io::Result<()> {
     let mut at = start;
     for line in maps.lines() {
         let mut fields = line.split_whitespace();
-        let (Some(range), Some(mode)) = (fields.next(), fields.next()) else { continue };
-        let Some((from, to)) = range.split_once('-') else { continue };
-        let (Ok(from), Ok(to)) = (u64::from_str_radix(from, 16), u64::from_str_radix(to, 16)) else { continue };
+        let (Some(range), Some(mode)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        let Some((from, to)) = range.split_once('-') else {
+            continue;
+        };
+        let (Ok(from), Ok(to)) = (u64::from_str_radix(from, 16), u64::from_str_radix(to, 16))
+        else {
+            continue;
+        };
         if from <= at && at < to {
             if !mode.ends_with('s') {
                 return Err(invalid(format!(

@@ -2,10 +2,10 @@
 
 use crate::media::Media;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 /// What a file's blocks are aligned to for direct I/O.
@@ -81,15 +81,9 @@ impl FileMedia {
         Self::from_file(File::open(path)?)
     }
 
-    /// Creates `path` (which must not exist).
-    pub fn create_new(path: &Path) -> io::Result<Self> {
-        Self::from_file(
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(path)?,
-        )
+    /// Creates `path` (which must not exist) with the owner and mode of `like`; see [`create_like`].
+    pub fn create_new(path: &Path, like: &Metadata) -> io::Result<Self> {
+        Self::from_file(create_like(path, like)?)
     }
 
     /// Wraps an open file.
@@ -199,6 +193,35 @@ impl FileMedia {
     }
 }
 
+/// Creates `path` (which must not exist) for reading and writing, with the owner and mode of `like`: what lies beside a
+/// file holds its content, and must be open to the same users and no others.
+pub fn create_like(path: &Path, like: &Metadata) -> io::Result<File> {
+    let mode = like.mode() & 0o666;
+    // Nobody else may open it before owner and mode are right.
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(mode & 0o600)
+        .open(path)?;
+    let made = file.metadata()?;
+    let set = || {
+        if (made.uid(), made.gid()) != (like.uid(), like.gid()) {
+            fchown(&file, Some(like.uid()), Some(like.gid()))?;
+        }
+        file.set_permissions(Permissions::from_mode(mode))
+    };
+    if let Err(e) = set() {
+        // A process that may write to another user's file cannot always give its own away: the file then stays with this
+        // user, closed to all others.
+        if e.kind() != io::ErrorKind::PermissionDenied {
+            let _ = std::fs::remove_file(path);
+            return Err(e);
+        }
+    }
+    Ok(file)
+}
+
 /// Reserves blocks for `[off, off + len)` of `file` without changing its length or content. A file system that cannot
 /// reserve is not an error: the space is then found, or not, when it is written.
 pub fn reserve_space(file: &File, off: u64, len: u64) -> io::Result<()> {
@@ -258,7 +281,10 @@ mod tests {
     fn direct_writes_read_back_and_count_one_flush() {
         let path = temp("direct");
         let _ = std::fs::remove_file(&path);
-        let mut m = FileMedia::create_new(&path).unwrap().with_direct(&path);
+        let like = std::fs::metadata("/proc/self/exe").unwrap();
+        let mut m = FileMedia::create_new(&path, &like)
+            .unwrap()
+            .with_direct(&path);
         m.set_len(1 << 16).unwrap();
         let data: Vec<u8> = (0..8192u32).map(|i| i as u8).collect();
         let before = m.flushes();
@@ -267,6 +293,20 @@ mod tests {
         let mut back = vec![0; 8192];
         m.read(4096, &mut back).unwrap();
         assert_eq!(back, data);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn what_lies_beside_a_private_file_is_private() {
+        let (path, beside) = (temp("private"), temp("private.beside"));
+        let _ = std::fs::remove_file(&beside);
+        std::fs::write(&path, "x").unwrap();
+        for mode in [0o600, 0o640, 0o666, 0o400] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let made = create_like(&beside, &std::fs::metadata(&path).unwrap()).unwrap();
+            assert_eq!(made.metadata().unwrap().mode() & 0o777, mode);
+            std::fs::remove_file(&beside).unwrap();
+        }
         std::fs::remove_file(&path).unwrap();
     }
 

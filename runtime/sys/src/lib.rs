@@ -13,6 +13,6 @@ pub mod os;
 pub mod pages;
 mod signal;
 
-pub use file::{FileMedia, reserve_space, sync_parent_dir};
+pub use file::{FileMedia, create_like, reserve_space, sync_parent_dir};
 pub use mapped::{Backing, HomeView, JournalMedia, MappedMedia, probe_backing};
 pub use media::Media;

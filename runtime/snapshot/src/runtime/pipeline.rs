@@ -13,7 +13,6 @@ use crate::inject::Site;
 use crate::thread;
 use crate::thread::Control;
 use std::fs::File;
-use std::fs::OpenOptions;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -31,7 +30,7 @@ use vernal_sys::Media;
 use vernal_sys::mem;
 use vernal_sys::os;
 use vernal_sys::pages::PageTracker;
-use vernal_sys::probe_backing;
+use vernal_sys::{create_like, probe_backing};
 
 /// Log bytes of a new journal on byte-addressable media.
 const MAPPED_LOG: u64 = 8 << 20;
@@ -257,6 +256,7 @@ pub(super) fn new_engine(path: &Path, file: &File) -> Result<(Engine, PathBuf), 
     let name = at.display().to_string();
     let made = (|| {
         let wrap = |e| Error::io(&at, "creating the journal", e);
+        let like = file.metadata().map_err(wrap)?;
         let default = if backing == Backing::ByteAddressable {
             MAPPED_LOG
         } else {
@@ -265,18 +265,15 @@ pub(super) fn new_engine(path: &Path, file: &File) -> Result<(Engine, PathBuf), 
         let log_len = config::get().journal_len.unwrap_or(default);
         let media = match backing {
             Backing::ByteAddressable => {
-                let f = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create_new(true)
-                    .open(&at)
-                    .map_err(wrap)?;
+                let f = create_like(&at, &like).map_err(wrap)?;
                 f.set_len(mem::PAGE_SIZE).map_err(wrap)?;
                 JournalMedia::Mapped(MappedMedia::new(f).map_err(wrap)?)
             }
-            Backing::Blocks => {
-                JournalMedia::File(FileMedia::create_new(&at).map_err(wrap)?.with_direct(&at))
-            }
+            Backing::Blocks => JournalMedia::File(
+                FileMedia::create_new(&at, &like)
+                    .map_err(wrap)?
+                    .with_direct(&at),
+            ),
         };
         let config = JournalConfig {
             uuid,
