@@ -71,6 +71,10 @@ pub struct Committer<J: Media, H: Media> {
     builder: RecordBuilder,
     pending: Pending,
     stats: CommitStats,
+    /// The journal grows up to this many bytes of log before it is recycled.
+    grow_to: u64,
+    /// The homes have been told in this generation that they will be flushed.
+    announced: bool,
 }
 
 impl<J: Media, H: Media> Committer<J, H> {
@@ -84,7 +88,17 @@ impl<J: Media, H: Media> Committer<J, H> {
             builder: RecordBuilder::new(),
             pending: Pending::new(),
             stats: CommitStats::default(),
+            grow_to: 0,
+            announced: false,
         }
+    }
+
+    /// Lets a full journal grow up to `log_len` bytes of log instead of being recycled: a small one is made quickly, and a
+    /// large one spreads the cost of checkpoints over more commits.
+    #[must_use]
+    pub fn growing_to(mut self, log_len: u64) -> Self {
+        self.grow_to = log_len;
+        self
     }
 
     /// The journal.
@@ -316,6 +330,9 @@ impl<J: Media, H: Media> Committer<J, H> {
                 return Err(e);
             }
         };
+        if !self.announced && self.journal.free_bytes() < self.journal.capacity() / 2 {
+            self.announce();
+        }
         // The commit point is behind us: from here on an error stops the committer.
         self.stats.commits += 1;
         self.stats.bytes += self.builder.record_bytes();
@@ -384,8 +401,18 @@ impl<J: Media, H: Media> Committer<J, H> {
             self.journal.note_len(home.member.file, home.len);
         }
         self.journal.recycle()?;
+        self.announced = false;
         self.stats.checkpoints += 1;
         Ok(())
+    }
+
+    /// Half of the journal is used: what the homes have so far may start on its way to the medium.
+    #[cold]
+    fn announce(&mut self) {
+        self.announced = true;
+        for home in self.homes.iter_mut().flatten().filter(|h| h.dirty) {
+            home.media.start_persist();
+        }
     }
 
     /// Makes the journal have room for what is staged: recycled, and when that is not enough, larger.
@@ -400,6 +427,20 @@ impl<J: Media, H: Media> Committer<J, H> {
 
     #[cold]
     fn make_room_slowly(&mut self) -> Result<(), JournalError> {
+        let capacity = self.journal.capacity();
+        if capacity < self.grow_to {
+            match self.journal.grow(capacity.saturating_mul(4).min(self.grow_to)) {
+                Ok(()) => {
+                    self.stats.growths += 1;
+                    if self.journal.fits(&self.builder) {
+                        return Ok(());
+                    }
+                }
+                // No space for a larger one: this one can be recycled.
+                Err(e) if e.is_recoverable() => self.grow_to = 0,
+                Err(e) => return Err(e),
+            }
+        }
         self.checkpoint()?;
         if self.journal.fits(&self.builder) {
             return Ok(());

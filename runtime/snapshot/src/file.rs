@@ -35,6 +35,8 @@ pub struct Owned {
     pub path: PathBuf,
     /// The metadata, on a file whose lock this process holds.
     pub meta: MetaFile<FileMedia, Recovered>,
+    /// The metadata file was made by this process, and its directory entry is not durable yet.
+    pub fresh: bool,
     /// The lock is on this descriptor.
     lock: File,
 }
@@ -97,8 +99,7 @@ fn create_meta(path: &Path, len: u64) -> Result<(), Error> {
         _ => Ok(()),
     });
     let _ = std::fs::remove_file(&temp);
-    linked?;
-    sync_parent_dir(&target).map_err(|e| Error::io(&target, "making the metadata file durable", e))
+    linked
 }
 
 /// Opens the metadata of `path` (making them when `len_if_new` is given and there are none), takes the lock, and recovers
@@ -108,6 +109,7 @@ pub fn own(
     len_if_new: Option<u64>,
 ) -> Result<Option<(Owned, Option<RecoveryReport>)>, Error> {
     let target = meta_path(path);
+    let mut fresh = false;
     let file = match OpenOptions::new().read(true).write(true).open(&target) {
         Ok(f) => f,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -116,6 +118,7 @@ pub fn own(
             };
             inject::point(Site::Meta);
             create_meta(path, len)?;
+            fresh = true;
             OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -145,6 +148,7 @@ pub fn own(
         Owned {
             path: path.to_owned(),
             meta,
+            fresh,
             lock,
         },
         report,

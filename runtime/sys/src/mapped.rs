@@ -392,16 +392,6 @@ impl HomeView {
         Ok(())
     }
 
-    /// Starts writing dirty pages back without waiting, so that the next persist finds less to do.
-    pub fn start_write_back(&self) {
-        if self.backing == Backing::Blocks {
-            // SAFETY: takes no pointers; purely advisory.
-            unsafe {
-                libc::sync_file_range(self.file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE)
-            };
-        }
-    }
-
     #[inline]
     fn note(&mut self, off: u64) {
         if self.backing == Backing::ByteAddressable {
@@ -511,6 +501,15 @@ impl Media for HomeView {
         }
         self.note(off);
         Ok(())
+    }
+
+    fn start_persist(&mut self) {
+        if self.backing == Backing::Blocks {
+            // SAFETY: takes no pointers; purely advisory.
+            unsafe {
+                libc::sync_file_range(self.file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE)
+            };
+        }
     }
 
     fn persist(&mut self) -> io::Result<()> {

@@ -64,6 +64,10 @@ pub trait Media {
         Ok(())
     }
 
+    /// A hint that [`Media::persist`] will be called before long: where writing takes time, it may start now. Promises
+    /// nothing.
+    fn start_persist(&mut self) {}
+
     /// Makes every earlier write durable, with one flush or fence.
     fn persist(&mut self) -> io::Result<()>;
 

@@ -9,6 +9,7 @@ use crate::file;
 use crate::file::Owned;
 use crate::inject;
 use crate::inject::Site;
+use crate::space::Slot;
 use crate::thread;
 use crate::thread::Control;
 use std::fs::File;
@@ -74,20 +75,7 @@ impl State {
             widen(path, &mut owned, len)?;
         }
         let slot = owned.claim_slot()?;
-        let backing = probe_backing(&file).map_err(io("finding out what backs"))?;
-        let view = file
-            .try_clone()
-            .map_err(io("duplicating the descriptor of"))?;
-        let home_at = slot.base + abi::HOME_DISTANCE;
-        let home = if writable {
-            // SAFETY: the home range is reserved by `space::reserve`, and this part of it belongs to the claimed slot.
-            unsafe { HomeView::new(view, home_at, slot.len, backing) }
-                .map_err(io("mapping the home view of"))?
-        } else {
-            // SAFETY: as above.
-            unsafe { HomeView::new_read_only(view, home_at, slot.len, backing) }
-                .map_err(io("mapping the home view of"))?
-        };
+        let home = map_home(path, &file, &slot, writable)?;
         let prot = if writable {
             libc::PROT_READ | libc::PROT_WRITE
         } else {
@@ -318,6 +306,33 @@ fn widen(path: &Path, owned: &mut Owned, len: u64) -> Result<(), Error> {
         .meta
         .store(|m| m.slot_len = slot)
         .map_err(|e| journal_error(path, e))
+}
+
+/// Maps the home view of a claimed slot.
+fn map_home(path: &Path, file: &File, slot: &Slot, writable: bool) -> Result<HomeView, Error> {
+    let io = |what| move |e| Error::io(path, what, e);
+    let backing = probe_backing(file).map_err(io("finding out what backs"))?;
+    let view = file
+        .try_clone()
+        .map_err(io("duplicating the descriptor of"))?;
+    let at = slot.base + abi::HOME_DISTANCE;
+    // SAFETY: the home range is reserved by `space::reserve`, and this part of it belongs to the claimed slot, whose only
+    // view this is.
+    let home = unsafe {
+        if writable {
+            HomeView::new(view, at, slot.len, backing)
+        } else {
+            HomeView::new_read_only(view, at, slot.len, backing)
+        }
+    };
+    home.map_err(io("mapping the home view of"))
+}
+
+impl Mapping {
+    /// The home view anew, after the first one was given away and lost.
+    pub(super) fn map_home(&self) -> Result<HomeView, Error> {
+        map_home(&self.owned.path, &self.file, &self.slot, !self.read_only)
+    }
 }
 
 fn identity(file: &File) -> std::io::Result<(u64, u64)> {

@@ -30,12 +30,14 @@ use vernal_sys::Media;
 use vernal_sys::mem;
 use vernal_sys::os;
 use vernal_sys::pages::PageTracker;
-use vernal_sys::{create_like, probe_backing};
+use vernal_sys::{create_like, probe_backing, sync_parent_dir};
 
 /// Log bytes of a new journal on byte-addressable media.
 const MAPPED_LOG: u64 = 8 << 20;
-/// Log bytes of a new journal on a block device; it grows to [`FILE_LOG_MAX`] when commits fill it.
-const FILE_LOG: u64 = 64 << 20;
+/// Log bytes of a new journal on a block device: small, because its blocks are written once before the first commit.
+const FILE_LOG: u64 = 4 << 20;
+/// Log bytes up to which a journal on a block device grows, so that a checkpoint is paid for by many commits.
+const FILE_LOG_MAX: u64 = 64 << 20;
 
 impl State {
     /// Makes every mapped file a member of the journal; makes the journal if there is none.
@@ -58,20 +60,32 @@ impl State {
             if !matches!(m.place, Place::Idle(_)) {
                 continue;
             }
+            inject::point(Site::Meta);
+            let meta_path = file::meta_path(&m.owned.path);
+            if std::mem::take(&mut m.owned.fresh) {
+                // A crash before the first commit may take the new metadata away; no pointer depends on them yet.
+                sync_parent_dir(&meta_path)
+                    .map_err(|e| Error::io(&meta_path, "making durable the entry of", e))?;
+            }
             let Place::Idle(home) = std::mem::replace(&mut m.place, Place::Lost) else {
                 continue;
             };
-            inject::point(Site::Meta);
-            let meta_path = file::meta_path(&m.owned.path);
-            let id = engine
-                .add_home(
-                    home,
-                    &mut m.owned.meta,
-                    meta_path.as_os_str().as_bytes(),
-                    journal_path.as_os_str().as_bytes(),
-                )
-                .map_err(|e| journal_error(&m.owned.path, e))?;
-            m.place = Place::Member(id);
+            let added = engine.add_home(
+                home,
+                &mut m.owned.meta,
+                meta_path.as_os_str().as_bytes(),
+                journal_path.as_os_str().as_bytes(),
+            );
+            m.place = match added {
+                Ok(id) => Place::Member(id),
+                Err(e) => {
+                    // The next commit tries again.
+                    if let Ok(home) = m.map_home() {
+                        m.place = Place::Idle(home);
+                    }
+                    return Err(journal_error(&m.owned.path, e));
+                }
+            };
         }
         Ok(())
     }
@@ -257,12 +271,11 @@ pub(super) fn new_engine(path: &Path, file: &File) -> Result<(Engine, PathBuf), 
     let made = (|| {
         let wrap = |e| Error::io(&at, "creating the journal", e);
         let like = file.metadata().map_err(wrap)?;
-        let default = if backing == Backing::ByteAddressable {
-            MAPPED_LOG
-        } else {
-            FILE_LOG
+        let (first, most) = match (config::get().journal_len, backing) {
+            (Some(len), _) => (len, len),
+            (None, Backing::ByteAddressable) => (MAPPED_LOG, MAPPED_LOG),
+            (None, Backing::Blocks) => (FILE_LOG, FILE_LOG_MAX),
         };
-        let log_len = config::get().journal_len.unwrap_or(default);
         let media = match backing {
             Backing::ByteAddressable => {
                 let f = create_like(&at, &like).map_err(wrap)?;
@@ -278,11 +291,11 @@ pub(super) fn new_engine(path: &Path, file: &File) -> Result<(Engine, PathBuf), 
         let config = JournalConfig {
             uuid,
             name: name.clone(),
-            log_len,
+            log_len: first,
         };
         let journal = Journal::create(media, config).map_err(|e| journal_error(&at, e))?;
-        vernal_sys::sync_parent_dir(&at).map_err(wrap)?;
-        Ok(Committer::new(journal))
+        sync_parent_dir(&at).map_err(wrap)?;
+        Ok(Committer::new(journal).growing_to(most))
     })();
     if made.is_err() {
         let _ = std::fs::remove_file(&at);
