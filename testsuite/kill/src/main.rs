@@ -17,6 +17,8 @@ use clap::{Parser, Subcommand};
 use model::Workload;
 use place::{Build, Medium, Place};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// What went wrong, for a person.
@@ -73,6 +75,97 @@ enum Command {
     },
 }
 
+/// One test.
+enum Test {
+    Case(cases::Case),
+    Plan(campaign::Plan),
+}
+
+impl Test {
+    fn name(&self) -> String {
+        match self {
+            Test::Case(case) => format!("case {}", case.name),
+            Test::Plan(plan) => plan.name(),
+        }
+    }
+
+    fn run(&self, place: &Place, deadline: Instant) -> (cases::Outcome, String) {
+        use cases::{Outcome, Problem};
+        match self {
+            Test::Case(case) => match (case.run)(place) {
+                Ok(()) => (Outcome::Passed, String::new()),
+                Err(Problem::Skip(why)) => (Outcome::Skipped, why),
+                Err(Problem::Wrong(why)) => (Outcome::Failed, why),
+            },
+            Test::Plan(plan) => match plan.run(place, deadline) {
+                Ok(stats) if stats.failures.is_empty() => (Outcome::Passed, stats.to_string()),
+                Ok(stats) => (
+                    Outcome::Failed,
+                    format!("{stats}\n{}", stats.failures.join("\n")),
+                ),
+                Err(error) => (Outcome::Failed, error.to_string()),
+            },
+        }
+    }
+}
+
+/// Runs `tests` on all processors; `seconds` are shared by the plans, and what one does not use is left to the others.
+fn run_all(
+    place: &Place,
+    tests: &[Test],
+    seconds: Duration,
+    say: &(dyn Fn(&str) + Sync),
+) -> Vec<Finished> {
+    let workers = std::thread::available_parallelism()
+        .map_or(1, |n| n.get())
+        .min(8);
+    let plans = tests
+        .iter()
+        .filter(|test| matches!(test, Test::Plan(_)))
+        .count();
+    let next = AtomicUsize::new(0);
+    // Set when the first plan starts: the cases before it take as long as they take.
+    let end: OnceLock<Instant> = OnceLock::new();
+    let done: Mutex<Vec<(usize, Finished)>> = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(test) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let start = Instant::now();
+                    let index = tests
+                        .iter()
+                        .position(|t| std::ptr::eq(t, test))
+                        .unwrap_or(0);
+                    let deadline = match test {
+                        Test::Case(_) => start,
+                        Test::Plan(_) => {
+                            let end = *end.get_or_init(|| start + seconds);
+                            let left = plans.min(tests.len() - index).max(1);
+                            let share =
+                                end.saturating_duration_since(start) * workers as u32 / left as u32;
+                            start + share.min(end.saturating_duration_since(start))
+                        }
+                    };
+                    let (outcome, detail) = test.run(place, deadline);
+                    let name = test.name();
+                    say(&line(&name, outcome, start.elapsed(), &detail));
+                    let finished = Finished {
+                        name,
+                        outcome,
+                        detail,
+                    };
+                    done.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((index, finished));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, finished)| finished).collect()
+}
+
 /// One finished test.
 struct Finished {
     name: String,
@@ -120,49 +213,10 @@ fn run(seconds: u64, seed: Option<u64>, only: &str, json: bool) -> Result<bool> 
         "seed {seed}; repeat with: vernal-kill run --seconds {seconds} --seed {seed}"
     ));
     let place = Place::new()?;
-    let mut done: Vec<Finished> = Vec::new();
-    for case in cases::all()
-        .into_iter()
-        .filter(|case| case.name.contains(only))
-    {
-        let start = Instant::now();
-        let (outcome, detail) = match (case.run)(&place) {
-            Ok(()) => (cases::Outcome::Passed, String::new()),
-            Err(cases::Problem::Skip(why)) => (cases::Outcome::Skipped, why),
-            Err(cases::Problem::Wrong(why)) => (cases::Outcome::Failed, why),
-        };
-        let name = format!("case {}", case.name);
-        say(&line(&name, outcome, start.elapsed(), &detail));
-        done.push(Finished {
-            name,
-            outcome,
-            detail,
-        });
-    }
-    let plans: Vec<campaign::Plan> = campaign::plans(seed)
-        .into_iter()
-        .filter(|p| p.name().contains(only))
-        .collect();
-    let end = Instant::now() + Duration::from_secs(seconds);
-    for (index, plan) in plans.iter().enumerate() {
-        let start = Instant::now();
-        // What earlier plans did not use is shared by those that are left.
-        let share = end.saturating_duration_since(start) / (plans.len() - index) as u32;
-        let (outcome, detail) = match plan.run(&place, start + share) {
-            Ok(stats) if stats.failures.is_empty() => (cases::Outcome::Passed, stats.to_string()),
-            Ok(stats) => (
-                cases::Outcome::Failed,
-                format!("{stats}\n{}", stats.failures.join("\n")),
-            ),
-            Err(error) => (cases::Outcome::Failed, error.to_string()),
-        };
-        say(&line(&plan.name(), outcome, start.elapsed(), &detail));
-        done.push(Finished {
-            name: plan.name(),
-            outcome,
-            detail,
-        });
-    }
+    let mut tests: Vec<Test> = cases::all().into_iter().map(Test::Case).collect();
+    tests.extend(campaign::plans(seed).into_iter().map(Test::Plan));
+    tests.retain(|test| test.name().contains(only));
+    let done = run_all(&place, &tests, Duration::from_secs(seconds), &say);
     let count = |outcome| done.iter().filter(|f| f.outcome == outcome).count();
     let (passed, failed, skipped) = (
         count(cases::Outcome::Passed),

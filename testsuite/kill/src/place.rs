@@ -6,12 +6,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The tools under test, and a folder for everything that the run makes.
 pub struct Place {
     tools: PathBuf,
     sources: PathBuf,
     built: Scratch,
+    /// Two tests may want the same program.
+    compiling: Mutex<()>,
 }
 
 /// How a program is built.
@@ -62,6 +65,7 @@ impl Place {
             tools,
             sources: PathBuf::from(env!("CARGO_MANIFEST_DIR")),
             built: Scratch::new(Medium::Disk, "built")?,
+            compiling: Mutex::new(()),
         })
     }
 
@@ -80,6 +84,10 @@ impl Place {
             .into_owned();
         let cxx = source.extension().is_some_and(|e| e == "cpp");
         let program = self.built.path().join(format!("{stem}-{}", build.name()));
+        let _one_at_a_time = self
+            .compiling
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if program.exists() {
             return Ok(program);
         }
@@ -100,10 +108,6 @@ impl Place {
         command
             .arg("-I")
             .arg(self.sources.join("../../runtime/capi/include"));
-        if build == Build::Page {
-            // Programs that call the explicit interface find it in the preloaded library.
-            command.arg("-Wl,--unresolved-symbols=ignore-all");
-        }
         let output = command.arg(&source).arg("-o").arg(&program).output()?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);

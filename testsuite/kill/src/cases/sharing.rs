@@ -68,7 +68,10 @@ fn same_address(place: &Place) -> Checked {
     stage.expect("map A 4096 set A 0 1 unmap A", &["map ok", "unmap ok"])?;
     std::fs::copy(stage.file("a"), stage.file("b"))?;
     std::fs::copy(stage.file("a.img.vernal"), stage.file("b.img.vernal"))?;
-    stage.expect_parts("map A 4096 map B 4096", &["map EADDRINUSE", "a.img"])?;
+    stage.expect_parts(
+        "map A 4096 map B 4096",
+        &["map EADDRINUSE", "b.img", "is taken by", "unmap that first"],
+    )?;
     // One at a time, the copy works.
     stage.expect("map B 4096 get B 0", &["map ok", "b.img[0] = 1"])
 }
