@@ -10,8 +10,8 @@
 //! - [`forward`]: functions whose result lies in the caller's memory and that are called as they are and marked afterwards
 //!   (rehash policy of `std::unordered_*`, number conversions, `getline`, ...)
 //!
-//! Members of templates that libstdc++.so also holds ready-made (`std::string`, the streams) are not here: vernal-c++
-//! defines `_GLIBCXX_EXTERN_TEMPLATE=0`, so that they are compiled with the program.
+//! Members of `std::string`, which libstdc++.so also holds ready-made, are not here: vernal-c++ has them compiled with the
+//! program (`tools/vernal-cc/include-cxx`).
 
 mod forward;
 mod list;

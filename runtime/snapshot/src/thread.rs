@@ -26,7 +26,7 @@ use std::cell::UnsafeCell;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use vernal_abi as abi;
-use vernal_sys::mem;
+use vernal_sys::{cpu, mem};
 
 /// Slots of a thread's ring: 512 KiB, touched as it is used. A transaction that dirties more lines in one thread falls
 /// back to scanning the shadow.
@@ -334,6 +334,7 @@ pub extern "C" fn mark_range(addr: u64, len: u64) {
         while line < hi {
             // SAFETY: lo..hi lies in a mapped file's slot.
             if unsafe { set_shadow(line) } {
+                cpu::prefetch_for_write(line + abi::HOME_DISTANCE);
                 mark_slow(line);
             }
             line += abi::LINE_SIZE;

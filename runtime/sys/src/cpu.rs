@@ -55,6 +55,13 @@ pub fn fence() {
     unsafe { x86::_mm_sfence() }
 }
 
+/// Brings the cache line at `addr` into the cache, to be written (PREFETCHW). Any address is allowed: it never faults.
+#[inline]
+pub fn prefetch_for_write(addr: u64) {
+    // SAFETY: a hint; CPUs without it execute it as a no-operation (Intel SDM vol. 2B, PREFETCHW).
+    unsafe { std::arch::asm!("prefetchw byte ptr [{}]", in(reg) addr, options(nostack, preserves_flags)) };
+}
+
 /// Copies `src` to `dst` with non-temporal stores; durable after [`fence`] when `dst` is byte-addressable media.
 ///
 /// # Safety

@@ -246,6 +246,12 @@ into_buffer! {
             unsafe { mark_str(buffer) }
         }
     };
+    istream_get_until "_ZNSi3getEPclc" *mut c_void, (this, buffer, count, delimiter: c_char) {
+        if count > 0 {
+            // SAFETY: with room for it, get has terminated what it read.
+            unsafe { mark_str(buffer) }
+        }
+    };
     istream_extract_word "_ZSt17__istream_extractRSiPcl" (), (this, buffer, count) {
         if count > 0 {
             // SAFETY: with room for it, the extraction has terminated what it read.
@@ -359,4 +365,32 @@ pub unsafe extern "C" fn need_rehash(
     let need = unsafe { transmute::<*mut c_void, F>(NEXT.get())(this, buckets, elements, inserts) };
     crate::mark(this.cast(), size_of::<RehashPolicy>());
     need
+}
+
+macro_rules! into_value {
+    ($($function:ident $symbol:literal $size:literal;)*) => {$(
+        /// `stream >> value`, `stream.get(value)` for types whose last store is inside libstdc++.so.
+        ///
+        /// # Safety
+        ///
+        /// As for the C++ function. It may throw.
+        #[unsafe(export_name = $symbol)]
+        pub unsafe extern "C-unwind" fn $function(stream: *mut c_void, value: *mut c_void) -> *mut c_void {
+            type F = unsafe extern "C-unwind" fn(*mut c_void, *mut c_void) -> *mut c_void;
+            static NEXT: Next = Next::new(match CStr::from_bytes_with_nul(concat!($symbol, "\0").as_bytes()) {
+                Ok(name) => name,
+                Err(_) => panic!(),
+            });
+            // SAFETY: the symbol has this signature, references being pointers; the arguments are the caller's.
+            let result = unsafe { transmute::<*mut c_void, F>(NEXT.get())(stream, value) };
+            crate::mark(value.cast(), $size);
+            result
+        }
+    )*};
+}
+into_value! {
+    istream_int "_ZNSirsERi" 4;
+    istream_short "_ZNSirsERs" 2;
+    istream_get_char "_ZNSi3getERc" 1;
+    istream_char "_ZStrsIcSt11char_traitsIcEERSt13basic_istreamIT_T0_ES6_RS3_" 1;
 }
