@@ -1,5 +1,5 @@
-//! Puts `vernal-c++` beside `vernal-cc`: cargo cannot name a binary with `+`, so it is a link to the same program, which
-//! looks at the name it was called by.
+//! Puts beside `vernal-cc` what belongs to it: `vernal-c++` (cargo cannot name a binary with `+`, so it is a link to the same
+//! program, which looks at the name it was called by) and the folder `include-cxx`.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -14,6 +14,25 @@ fn main() {
     let Some(profile) = Path::new(&out).ancestors().nth(3) else {
         return;
     };
+    put_header(profile);
+    put_link(profile);
+}
+
+fn put_header(profile: &Path) {
+    const HEADER: &str = "include-cxx/bits/c++config.h";
+    println!("cargo::rerun-if-changed={HEADER}");
+    let to = profile.join(HEADER);
+    let copied =
+        fs::create_dir_all(to.parent().unwrap_or(profile)).and_then(|()| fs::copy(HEADER, &to));
+    if let Err(e) = copied {
+        println!(
+            "cargo::warning={}: {e}; vernal-c++ will not find it",
+            to.display()
+        );
+    }
+}
+
+fn put_link(profile: &Path) {
     let link = profile.join("vernal-c++");
     if fs::read_link(&link).is_ok_and(|to| to == Path::new("vernal-cc")) {
         return;

@@ -66,8 +66,6 @@ pub struct Invocation {
     pub no_libraries: Option<String>,
     /// `-lvernal` or a file named `libvernal...` is already among the inputs.
     pub links_vernal: bool,
-    /// `_GLIBCXX_EXTERN_TEMPLATE` is defined or undefined by the user.
-    pub extern_template_chosen: bool,
     /// Another target than 64-bit x86 Linux, by the option that asks for it.
     pub foreign_target: Option<String>,
 }
@@ -187,7 +185,6 @@ impl Invocation {
                 static_libstdcxx: false,
                 no_libraries: None,
                 links_vernal: false,
-                extern_template_chosen: false,
                 foreign_target: None,
             },
             cxx,
@@ -250,7 +247,6 @@ impl Parser {
             "-x" | "--language" => self.set_language(value),
             "-l" => self.library(value),
             "-target" => self.target(option, value),
-            "-D" | "-U" => self.macro_option(value),
             "-Xlinker" => self.linker_option(value),
             _ => {}
         }
@@ -286,8 +282,6 @@ impl Parser {
             self.set_language(value);
         } else if let Some(value) = text.strip_prefix("-l") {
             self.library(value);
-        } else if let Some(value) = text.strip_prefix("-D").or_else(|| text.strip_prefix("-U")) {
-            self.macro_option(value);
         } else {
             self.flag(text);
         }
@@ -325,12 +319,6 @@ impl Parser {
         self.inputs += 1;
         if matches!(name, "vernal" | ":libvernal.so" | ":libvernal.a") {
             self.out.links_vernal = true;
-        }
-    }
-
-    fn macro_option(&mut self, value: &str) {
-        if value.split('=').next() == Some("_GLIBCXX_EXTERN_TEMPLATE") {
-            self.out.extern_template_chosen = true;
         }
     }
 
@@ -489,8 +477,6 @@ mod tests {
         assert!(parse("-fuse-ld=lld a.o").linker_is_lld());
         assert!(parse("--ld-path=/opt/bin/ld.lld a.o").linker_is_lld());
         assert!(!parse("--ld-path=/opt/lld/ld.bfd a.o").linker_is_lld());
-        assert!(parse("-D_GLIBCXX_EXTERN_TEMPLATE=1 a.cc").extern_template_chosen);
-        assert!(parse("-D _GLIBCXX_EXTERN_TEMPLATE a.cc").extern_template_chosen);
     }
 
     #[test]

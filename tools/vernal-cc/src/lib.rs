@@ -78,7 +78,7 @@ fn run(name: &str, user: &[OsString]) -> Result<(), String> {
     }
     command.args(&plan.prepend).args(&user);
     if options.skips {
-        command.env("VERNAL_PRINT_SKIPS", "1");
+        command.env("VERNAL_PASS_STATS", "-");
     }
     if options.show {
         return writeln!(std::io::stdout(), "{}", shell_line(&command))

@@ -29,6 +29,8 @@ pub enum Component {
     Shared,
     /// libvernal.a
     Static,
+    /// The folder of headers that stand in front of libstdc++'s.
+    CxxHeaders,
 }
 
 impl Component {
@@ -38,13 +40,14 @@ impl Component {
             Self::Pass(llvm) => format!("libvernal_pass_{llvm}.so"),
             Self::Shared => "libvernal.so".to_owned(),
             Self::Static => "libvernal.a".to_owned(),
+            Self::CxxHeaders => "include-cxx".to_owned(),
         }
     }
 
     /// Where the file lies in `dir`, or what to do to get it.
     pub fn find_in(self, dir: &Path) -> Result<PathBuf, LocateError> {
         let path = dir.join(self.file_name());
-        if path.is_file() {
+        if path.exists() {
             Ok(path)
         } else {
             Err(LocateError::Component {
@@ -114,7 +117,7 @@ impl fmt::Display for LocateError {
                     Component::Pass(_) => {
                         f.write_str("`cargo build --release` in Vernal's source builds it (it needs llvm-22-dev)")?;
                     }
-                    Component::Shared | Component::Static => {
+                    Component::Shared | Component::Static | Component::CxxHeaders => {
                         f.write_str("`cargo build --release` in Vernal's source builds it")?;
                     }
                 }

@@ -87,11 +87,11 @@ pub fn plan(
     {
         return Err(PlanError::Target(option.clone()));
     }
-    // Preprocessing sees the same macros as compiling: build systems cache and compare the two.
-    if invocation.compiles_cxx && !invocation.extern_template_chosen {
-        // libstdc++'s library holds ready-made members of std::string and the streams, which no pass has seen; this makes
-        // the compiler generate them with the program.
-        plan.prepend.push("-D_GLIBCXX_EXTERN_TEMPLATE=0".into());
+    if invocation.compiles_cxx {
+        // For preprocessing, too: build systems cache and compare what it prints.
+        let headers = Component::CxxHeaders.find_in(&libraries.dir)?;
+        plan.prepend
+            .extend(["-cxx-isystem".into(), headers.into_os_string()]);
     }
     if invocation.generates_code() && !options.no_pass {
         let pass = Component::Pass(libraries.llvm).find_in(&libraries.dir)?;
@@ -187,6 +187,7 @@ mod tests {
             for name in ["libvernal.so", "libvernal.a", "libvernal_pass_22.so"] {
                 fs::write(dir.path().join(name), "").unwrap();
             }
+            fs::create_dir_all(dir.path().join("include-cxx/bits")).unwrap();
             Self { dir }
         }
 
@@ -225,12 +226,11 @@ mod tests {
             ("--version", String::new()),
             ("-v", String::new()),
             ("-E a.c", String::new()),
-            ("-E a.cc", "-D_GLIBCXX_EXTERN_TEMPLATE=0".into()),
+            ("-E a.cc", "-cxx-isystem DIR/include-cxx".into()),
             ("-c a.s", String::new()),
             ("-c a.c", PASS.into()),
             ("-c -flto a.c", PASS.into()),
-            ("-c a.cc", format!("-D_GLIBCXX_EXTERN_TEMPLATE=0 {PASS}")),
-            ("-D_GLIBCXX_EXTERN_TEMPLATE=1 -c a.cc", PASS.into()),
+            ("-c a.cc", format!("-cxx-isystem DIR/include-cxx {PASS}")),
             ("a.o -o a", LIBRARY.into()),
             ("a.c -o a", format!("{PASS} {LIBRARY}")),
             ("-shared a.o -o a.so", LIBRARY.into()),

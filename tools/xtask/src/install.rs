@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! PREFIX/bin                      vernal, vernal-cc, vernal-c++, cargo-vernal
-//! PREFIX/lib/vernal               libvernal.so, libvernal.a, the passes
+//! PREFIX/lib/vernal               libvernal.so, libvernal.a, the passes, headers in front of libstdc++'s
 //! PREFIX/lib/libvernal.{so,a}     links to them, for -lvernal
 //! PREFIX/lib/pkgconfig            vernal.pc
 //! PREFIX/lib/cmake/Vernal         VernalConfig.cmake, VernalConfigVersion.cmake
@@ -61,6 +61,8 @@ pub fn run(options: &Options) -> Result<bool> {
     for library in LIBRARIES {
         copy(&ui, &release.join(library), &own.join(library))?;
     }
+    let header = "include-cxx/bits/c++config.h";
+    copy(&ui, &release.join(header), &own.join(header))?;
     if release.join(OPTIONAL).exists() {
         copy(&ui, &release.join(OPTIONAL), &own.join(OPTIONAL))?;
     }
