@@ -3,6 +3,7 @@
 //! This crate translates: pointers and integers in, `vernal_snapshot` calls, `errno` and error codes out. It contains no
 //! logic of its own. It must never be compiled by `vernal-cc`: the runtime's own stores are not to be tracked.
 
+mod cxl;
 mod hooks;
 mod interpose;
 mod libstdcxx;
