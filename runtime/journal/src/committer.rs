@@ -429,7 +429,10 @@ impl<J: Media, H: Media> Committer<J, H> {
     fn make_room_slowly(&mut self) -> Result<(), JournalError> {
         let capacity = self.journal.capacity();
         if capacity < self.grow_to {
-            match self.journal.grow(capacity.saturating_mul(4).min(self.grow_to)) {
+            match self
+                .journal
+                .grow(capacity.saturating_mul(4).min(self.grow_to))
+            {
                 Ok(()) => {
                     self.stats.growths += 1;
                     if self.journal.fits(&self.builder) {

@@ -410,18 +410,21 @@ impl<M: Media> Journal<M> {
         }
     }
 
-    /// Replaces the superblock: the slot that is not in use gets the new value with one flush.
+    /// Replaces the superblock, one slot after the other, with one flush each. The first is the change; the second takes
+    /// the old value away, so that a slot that decays later is not made up for by one that is out of date.
     fn store_superblock(&mut self, mut sb: Superblock) -> Result<(), JournalError> {
         self.check_usable()?;
-        sb.update += 1;
-        let slot = (self.sb_slot + 1) % SLOT_COUNT;
-        let mut bytes = [0; SLOT_LEN];
-        sb.encode(&mut bytes);
-        if let Err(e) = self.media.write_durable((slot * SLOT_LEN) as u64, &bytes) {
-            return Err(self.fail("writing the superblock", e));
+        for _ in 0..SLOT_COUNT {
+            sb.update += 1;
+            let slot = (self.sb_slot + 1) % SLOT_COUNT;
+            let mut bytes = [0; SLOT_LEN];
+            sb.encode(&mut bytes);
+            if let Err(e) = self.media.write_durable((slot * SLOT_LEN) as u64, &bytes) {
+                return Err(self.fail("writing the superblock", e));
+            }
+            self.sb_slot = slot;
         }
         self.sb = sb;
-        self.sb_slot = slot;
         Ok(())
     }
 }

@@ -122,24 +122,27 @@ impl<M: Media> MetaFile<M, Recovered> {
         Ok(file)
     }
 
-    /// Changes the metadata durably: the other slot gets the new value with one flush. On an error the old value stands,
-    /// or the new one, and nothing between.
+    /// Changes the metadata durably, one slot after the other, with one flush each. The first is the change; the second
+    /// takes the old value away, so that a slot that decays later is not made up for by one that is out of date. On an
+    /// error the old value stands, or the new one, and nothing between.
     pub fn store(&mut self, change: impl FnOnce(&mut Meta)) -> Result<(), JournalError> {
         let mut next = self.meta.clone();
         change(&mut next);
-        next.update = self.meta.update + 1;
         next.validate().map_err(|source| JournalError::Format {
             name: self.name.clone(),
             source,
         })?;
-        let mut bytes = [0; SLOT_LEN];
-        next.encode(&mut bytes);
-        let slot = (self.slot + 1) % SLOT_COUNT;
-        self.media
-            .write_durable(slot_offset(slot), &bytes)
-            .map_err(|e| JournalError::io(&self.name, "writing", e))?;
-        self.meta = next;
-        self.slot = slot;
+        for _ in 0..SLOT_COUNT {
+            next.update = self.meta.update + 1;
+            let mut bytes = [0; SLOT_LEN];
+            next.encode(&mut bytes);
+            let slot = (self.slot + 1) % SLOT_COUNT;
+            self.media
+                .write_durable(slot_offset(slot), &bytes)
+                .map_err(|e| JournalError::io(&self.name, "writing", e))?;
+            self.meta = next.clone();
+            self.slot = slot;
+        }
         Ok(())
     }
 
