@@ -98,7 +98,7 @@ impl Choices {
     }
 
     /// The next state: for each atom of the frontier, which of its values is there.
-    pub fn next(&mut self) -> Option<&[u8]> {
+    pub fn advance(&mut self) -> Option<&[u8]> {
         loop {
             match self.phase {
                 Phase::All => {

@@ -230,9 +230,9 @@ impl Explorer<'_> {
         let mut choices = Choices::new(frontier, medium, self.plan.effort, seed);
         self.totals.exhaustive += u64::from(choices.is_exhaustive());
         let mut there = vec![0; frontier.atoms.len()];
-        while let Some(choice) = choices.next() {
+        while let Some(choice) = choices.advance() {
             frontier.apply(&mut self.world.borrow_mut(), &mut there, choice);
-            let depth = if xxh3_64(choice) % self.plan.nested_every == 0 {
+            let depth = if xxh3_64(choice).is_multiple_of(self.plan.nested_every) {
                 self.plan.depth
             } else {
                 0
@@ -324,11 +324,11 @@ impl Explorer<'_> {
             seed ^ u64::from(depth),
         );
         let mut there = vec![0; frontier.atoms.len()];
-        while let Some(choice) = choices.next() {
+        while let Some(choice) = choices.advance() {
             frontier.apply(&mut self.world.borrow_mut(), &mut there, choice);
             self.totals.nested += 1;
             // Deeper levels only from a few states: they multiply.
-            let deeper = if xxh3_64(choice) % 16 == 0 {
+            let deeper = if xxh3_64(choice).is_multiple_of(16) {
                 depth - 1
             } else {
                 0

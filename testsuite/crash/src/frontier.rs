@@ -196,7 +196,7 @@ impl Frontier {
     }
 
     /// Puts the chosen values into `world`, given that the values of `before` are there.
-    pub fn apply(&self, world: &mut World, before: &mut Vec<u8>, choice: &[u8]) {
+    pub fn apply(&self, world: &mut World, before: &mut [u8], choice: &[u8]) {
         let lens = self.atoms.iter().any(|a| a.off == LEN);
         for (i, atom) in self.atoms.iter().enumerate() {
             if before[i] == choice[i] && !lens {

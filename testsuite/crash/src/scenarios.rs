@@ -217,7 +217,7 @@ fn kv(s: &mut Session, rng: &mut Rng) -> Result<(), JournalError> {
 /// Moves amounts between files: a commit that is not atomic across them changes the sum.
 fn two_files(s: &mut Session, rng: &mut Rng) -> Result<(), JournalError> {
     for i in 0..30 {
-        let amount = rng.next();
+        let amount = rng.number();
         for (file, sign) in [(0, 1), (1, -1i64), (2, if i % 3 == 0 { 1 } else { 0 })] {
             let addr = s.base(file) + 8 * rng.below(s.len(file) / 8);
             let value = s.load(addr).wrapping_add(amount.wrapping_mul(sign as u64));
@@ -253,7 +253,7 @@ fn resize(s: &mut Session, rng: &mut Rng) -> Result<(), JournalError> {
                 let addr = s.base(file) + 8 * rng.below(words);
                 // The last word may be cut by the end; what lies beyond must not come back.
                 let kept = (s.base(file) + s.len(file) - addr).min(8) as u32;
-                s.store(addr, rng.next() & (u64::MAX >> (64 - 8 * kept)));
+                s.store(addr, rng.number() & (u64::MAX >> (64 - 8 * kept)));
             }
         }
         s.commit()?;
@@ -303,7 +303,7 @@ fn grow_journal(s: &mut Session, rng: &mut Rng) -> Result<(), JournalError> {
     for round in 1..4u64 {
         for i in 0..600 * round {
             let addr = s.base(0) + 8 * (i % 2000);
-            s.store(addr, rng.next());
+            s.store(addr, rng.number());
         }
         s.commit()?;
         let addr = s.base(0) + 8 * rng.below(2048);
@@ -348,7 +348,7 @@ fn sessions(s: &mut Session, rng: &mut Rng) -> Result<(), JournalError> {
         for i in 0..8 {
             let file = rng.below(2) as usize;
             let addr = s.base(file) + 8 * rng.below(s.len(file) / 8);
-            s.store(addr, rng.next());
+            s.store(addr, rng.number());
             if i == 3 && life % 2 == 0 {
                 let len = s.len(1) + 72;
                 s.set_len(1, len)?;

@@ -178,7 +178,7 @@ fn random_garbage_never_panics_and_never_half_applies() {
                 (
                     medium,
                     at,
-                    (0..1 + rng.below(40)).map(|_| rng.next() as u8).collect(),
+                    (0..1 + rng.below(40)).map(|_| rng.number() as u8).collect(),
                 )
             })
             .collect();
