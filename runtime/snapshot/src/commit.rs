@@ -50,6 +50,7 @@ impl Extent {
         })
     }
 
+    #[inline]
     fn holds(&self, addr: u64) -> bool {
         addr >= self.base && addr - self.base < self.len
     }
@@ -108,12 +109,14 @@ fn read_line(addr: u64) -> Line {
     out
 }
 
+#[inline]
 fn shadow(addr: u64) -> &'static AtomicU8 {
     // SAFETY: callers pass addresses in mapped slots only, whose shadow is accessible.
     unsafe { AtomicU8::from_ptr(abi::shadow_addr(addr) as *mut u8) }
 }
 
 /// The home line of the working line at `addr`.
+#[inline]
 pub fn read_home(addr: u64) -> [u64; 8] {
     read_line(addr + abi::HOME_DISTANCE).0
 }
@@ -150,6 +153,7 @@ fn examine<E>(
 }
 
 impl Gather {
+    #[inline]
     fn find(&self, addr: u64, hint: &mut usize) -> Option<usize> {
         if self.extents.get(*hint).is_some_and(|e| e.holds(addr)) {
             return Some(*hint);
@@ -160,6 +164,7 @@ impl Gather {
 
     /// Collects every line that may have changed since the last commit and stages those that did. `Ok(n)`: n lines were
     /// looked at. On an error from `stage` call [`Gather::put_back`].
+    #[inline]
     pub fn run<E>(
         &mut self,
         own: Option<&Control>,
@@ -202,6 +207,7 @@ impl Gather {
         Ok(looked)
     }
 
+    #[inline]
     fn take<E>(
         &mut self,
         line: u64,

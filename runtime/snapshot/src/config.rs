@@ -33,6 +33,7 @@ pub struct Config {
 }
 
 /// The settings, read once.
+#[inline]
 pub fn get() -> &'static Config {
     static CONFIG: OnceLock<Config> = OnceLock::new();
     CONFIG.get_or_init(|| {

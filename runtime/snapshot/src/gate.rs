@@ -65,10 +65,17 @@ pub struct Closed(bool);
 
 /// Waits until no thread but `own` is inside an operation and keeps new ones out. Costs nothing until a bracket has been
 /// used. Call under the commit lock.
+#[inline]
 pub fn close(own: Option<&Control>) -> Closed {
-    if !USED.load(Ordering::Relaxed) {
-        return Closed(false);
+    if USED.load(Ordering::Relaxed) {
+        close_slowly(own)
+    } else {
+        Closed(false)
     }
+}
+
+#[cold]
+fn close_slowly(own: Option<&Control>) -> Closed {
     CLOSING.store(true, Ordering::Relaxed);
     fence(Ordering::SeqCst);
     let busy = || {

@@ -111,12 +111,14 @@ thread_local! {
 pub struct Inside(());
 
 /// Makes an [`Inside`].
+#[inline]
 pub fn enter() -> Inside {
     INSIDE.with(|c| c.set(c.get() + 1));
     Inside(())
 }
 
 impl Drop for Inside {
+    #[inline]
     fn drop(&mut self) {
         INSIDE.with(|c| c.set(c.get() - 1));
     }

@@ -83,6 +83,7 @@ std::arch::global_asm!(
     ".popsection",
 );
 
+#[inline]
 fn tls() -> *mut *mut Control {
     let p: *mut *mut Control;
     // SAFETY: computes fs:0 + the variable's offset, the address of this thread's instance (ELF TLS ABI, initial exec).
@@ -98,6 +99,7 @@ fn tls() -> *mut *mut Control {
 }
 
 /// This thread's control block, made or taken over at first use. `None` when the kernel gives no memory for one.
+#[inline]
 pub fn current() -> Option<&'static Control> {
     // SAFETY: the thread's own variable; only this thread reads or writes it.
     let p = unsafe { tls().read() };
@@ -118,6 +120,7 @@ pub fn route_marks_slowly() {
 }
 
 /// Every control block ever made.
+#[inline]
 pub fn all() -> impl Iterator<Item = &'static Control> {
     let mut p = CONTROLS.load(Ordering::Acquire);
     std::iter::from_fn(move || {
@@ -211,6 +214,7 @@ mod exit_key {
 }
 
 impl Control {
+    #[inline]
     fn slot(&self, i: u64) -> &AtomicU64 {
         let ring = (std::ptr::from_ref(self) as u64 + RING_OFFSET) as *const UnsafeCell<u64>;
         // SAFETY: the ring follows the block in the same mapping; the index is reduced to its size.
@@ -218,6 +222,7 @@ impl Control {
     }
 
     /// Adds one to `produced` in a way that is atomic with respect to signal handlers of this thread.
+    #[inline]
     fn bump(&self) -> u64 {
         let mut i: u64 = 1;
         // SAFETY: `produced` is written by this thread only; xadd is one instruction, so a handler runs before or after.
@@ -227,6 +232,7 @@ impl Control {
         i
     }
 
+    #[inline]
     fn append(&self, addr: u64) {
         let i = self.bump();
         if i.wrapping_sub(self.consumed.load(Ordering::Acquire)) < RING_SLOTS {
@@ -238,6 +244,7 @@ impl Control {
 
     /// Consumes what the thread has marked; `take` gets each address. Returns whether marks were dropped, so that the
     /// shadow must be scanned. Call under the commit lock.
+    #[inline]
     pub fn drain(&self, own: bool, mut take: impl FnMut(u64)) -> bool {
         let start = self.consumed.load(Ordering::Relaxed);
         // The flag before the count: a mark dropped after this read sets the flag again, for the next commit.
@@ -277,6 +284,7 @@ impl Control {
 
     /// Starts the owner's empty ring from its first slot again, so that small transactions stay in a few cache lines.
     /// A handler that marks between the two stores finds a ring that looks full and sets `overflow`: slow, not wrong.
+    #[inline]
     fn rewind(&self, produced: u64) {
         let mut seen = produced;
         // SAFETY: as in `bump`: cmpxchg without lock, one instruction, this thread is the only writer.

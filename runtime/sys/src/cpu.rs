@@ -59,7 +59,9 @@ pub fn fence() {
 #[inline]
 pub fn prefetch_for_write(addr: u64) {
     // SAFETY: a hint; CPUs without it execute it as a no-operation (Intel SDM vol. 2B, PREFETCHW).
-    unsafe { std::arch::asm!("prefetchw byte ptr [{}]", in(reg) addr, options(nostack, preserves_flags)) };
+    unsafe {
+        std::arch::asm!("prefetchw byte ptr [{}]", in(reg) addr, options(nostack, preserves_flags))
+    };
 }
 
 /// Copies `src` to `dst` with non-temporal stores; durable after [`fence`] when `dst` is byte-addressable media.

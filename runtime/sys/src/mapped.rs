@@ -3,7 +3,7 @@
 use crate::cpu;
 use crate::file::reserve_space;
 use crate::media::Media;
-use crate::mem::{self, LazyBytes, PAGE_SIZE};
+use crate::mem::{self, PAGE_SIZE};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -135,6 +135,7 @@ impl MappedMedia {
         }
     }
 
+    #[inline]
     fn check(&self, off: u64, len: usize) -> io::Result<()> {
         match off.checked_add(len as u64) {
             Some(end) if end <= self.len => Ok(()),
@@ -148,6 +149,7 @@ impl MappedMedia {
         }
     }
 
+    #[inline]
     fn store(&mut self, off: u64, data: &[u8]) -> io::Result<()> {
         self.check(off, data.len())?;
         // SAFETY: check() keeps off+len inside the mapping, which stays in place while &mut self is held.
@@ -245,9 +247,9 @@ pub struct HomeView {
     len: u64,
     backing: Backing,
     prot: i32,
-    /// Byte-addressable: the lines stored to since the last persist, each once (`touched` holds a flag per line).
+    /// Byte-addressable: the lines stored to since the last persist, in order, some of them twice (a flag per line would
+    /// cost a cache miss where this costs nothing; writing a clean line back is cheap).
     dirty: Vec<u32>,
-    touched: LazyBytes,
     /// One flag per RESERVE_CHUNK: blocks exist, a store cannot run out of space.
     reserved: Vec<bool>,
     flushes: u64,
@@ -304,7 +306,6 @@ impl HomeView {
             backing,
             prot,
             dirty: Vec::with_capacity(1024),
-            touched: LazyBytes::new(slot / LINE)?,
             reserved: Vec::new(),
             flushes: 0,
         };
@@ -395,15 +396,14 @@ impl HomeView {
     #[inline]
     fn note(&mut self, off: u64) {
         if self.backing == Backing::ByteAddressable {
-            let line = (off / LINE) as usize;
-            let flag = &mut self.touched.get_mut()[line];
-            if *flag == 0 {
-                *flag = 1;
-                self.dirty.push(line as u32);
+            let line = (off / LINE) as u32;
+            if self.dirty.last() != Some(&line) {
+                self.dirty.push(line);
             }
         }
     }
 
+    #[inline]
     fn check(&self, off: u64, len: u64) -> io::Result<()> {
         match off.checked_add(len) {
             Some(end) if end <= mem::page_up(self.len).unwrap_or(0) => Ok(()),
@@ -512,15 +512,12 @@ impl Media for HomeView {
         }
     }
 
+    #[inline]
     fn persist(&mut self) -> io::Result<()> {
         self.flushes += 1;
         match self.backing {
             Backing::Blocks => self.file.sync_data(),
             Backing::ByteAddressable => {
-                let touched = self.touched.get_mut();
-                for &line in &self.dirty {
-                    touched[line as usize] = 0;
-                }
                 // A shrink may have unmapped pages since.
                 let (base, end) = (self.base, mem::page_up(self.len).unwrap_or(0));
                 let lines = self

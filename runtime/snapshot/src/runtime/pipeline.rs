@@ -91,6 +91,7 @@ impl State {
     }
 
     /// Whether anything may have changed since the last commit.
+    #[inline]
     pub(super) fn maybe_dirty(&self) -> bool {
         self.tracker.is_some()
             || self.mappings.iter().any(|m| m.new_len.is_some())
@@ -103,6 +104,7 @@ impl State {
     }
 
     /// Stages everything that changed. On an error everything is as before.
+    #[inline]
     pub(super) fn stage(&mut self, own: Option<&Control>) -> Result<(), Error> {
         let State {
             gather,
@@ -161,6 +163,7 @@ impl State {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn commit(&mut self, own: Option<&Control>, durable: bool) -> Result<(), Error> {
         inject::point(Site::CommitStart);
         if !self.maybe_dirty() {
@@ -305,6 +308,7 @@ pub(super) fn new_engine(path: &Path, file: &File) -> Result<(Engine, PathBuf), 
 }
 
 /// Makes every update of every mapped file durable; all or nothing.
+#[inline]
 pub fn commit() -> Result<(), Error> {
     if FORKED.load(Ordering::Relaxed) && MAPPED.load(Ordering::Relaxed) == 0 {
         return Err(Error::Forked);
