@@ -9,8 +9,9 @@ use std::process::Command;
 /// The library's translation units; its tools and tests are not needed.
 const UNITS: [&str; 10] =
     ["kcutil", "kcthread", "kcfile", "kccompress", "kcmap", "kcdb", "kchashdb", "kcdirdb", "kcdbext", "kcpolydb"];
-/// What Debian's build defines, for the units that `config.h` would have.
-const DEFINES: [&str; 9] = [
+/// The paths that the library's Makefile defines. (Not `_MYGCCATOMIC`: clang refuses what the library then does with GCC's
+/// atomics; POSIX spin locks take their place.)
+const DEFINES: [&str; 7] = [
     "-D_KC_PREFIX=\"/usr\"",
     "-D_KC_INCLUDEDIR=\"/usr/include\"",
     "-D_KC_LIBDIR=\"/usr/lib\"",
@@ -18,8 +19,6 @@ const DEFINES: [&str; 9] = [
     "-D_KC_LIBEXECDIR=\"/usr/libexec\"",
     "-D_KC_APPINC=\"-I/usr/include\"",
     "-D_KC_APPLIBS=\"-lkyotocabinet\"",
-    "-D_KC_GCCATOMIC",
-    "-D_KC_ZLIB",
 ];
 
 /// Builds the program of a Kyoto Cabinet row and returns its path.
@@ -54,7 +53,7 @@ pub fn build(tools: &Toolbox, system: System) -> Result<PathBuf> {
     let mut command = Command::new(cc);
     command.args(["-O2", "-std=gnu11", "-c"]).arg(driver).arg("-o").arg(&object);
     run(command)?;
-    link.arg(object).args(["-lz", "-lpthread"]);
+    link.arg(object).arg("-lpthread");
     run(link)?;
     Ok(program)
 }
@@ -63,32 +62,61 @@ fn compile(cxx: &Path, from: &Path, include: &Path, objects: &Path) -> Result<Pa
     let stem = from.file_stem().unwrap_or_default();
     let object = objects.join(stem).with_extension("o");
     let mut command = Command::new(cxx);
-    command.args(["-O2", "-Wno-deprecated", "-Wno-everything", "-c"]).args(DEFINES);
+    command.args(["-O2", "-std=gnu++14", "-Wno-everything", "-c"]).args(DEFINES);
     command.arg("-I").arg(include).arg(from).arg("-o").arg(&object);
     run(command)?;
     Ok(object)
 }
 
-/// The unpacked Debian source package; fetched with apt when it is not there.
+/// The unpacked Debian source package; fetched with apt when it is not there. The system's package lists and settings
+/// stay as they are: its sources are read again as sources of source packages, with lists of their own in `out`.
 fn source(out: &Path) -> Result<PathBuf> {
     if let Some(dir) = std::env::var_os("VERNAL_KYOTO_SOURCE") {
         return Ok(dir.into());
     }
+    let dir = out.join("kyoto-source");
     let find = || {
-        let entries = std::fs::read_dir(out).ok()?;
+        let entries = std::fs::read_dir(&dir).ok()?;
         entries.flatten().map(|e| e.path()).find(|p| p.join("kchashdb.h").exists())
     };
-    if let Some(dir) = find() {
-        return Ok(dir);
+    if let Some(found) = find() {
+        return Ok(found);
     }
-    let mut fetch = Command::new("apt-get");
-    fetch.args(["-q", "-o", "Acquire::AllowInsecureRepositories=false", "source", "--only-source", "kyotocabinet"]);
-    fetch.current_dir(out);
-    run(fetch).map_err(|Failure(e)| {
+    fetch(&dir).map_err(|Failure(e)| {
         Failure(format!(
-            "Debian's source package kyotocabinet cannot be fetched: {e}\nAdd a deb-src line and run apt-get update, or \
-             set VERNAL_KYOTO_SOURCE to the unpacked source"
+            "Debian's source package kyotocabinet cannot be fetched: {e}\nSet VERNAL_KYOTO_SOURCE to the unpacked source"
         ))
     })?;
     find().ok_or_else(|| Failure("the source package kyotocabinet holds no kchashdb.h".to_owned()))
+}
+
+fn fetch(dir: &Path) -> Result<()> {
+    let io = |e: std::io::Error| Failure(format!("{}: {e}", dir.display()));
+    let (parts, lists) = (dir.join("sources"), dir.join("lists"));
+    std::fs::create_dir_all(&parts).map_err(io)?;
+    std::fs::create_dir_all(lists.join("partial")).map_err(io)?;
+    let system = std::fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|e| e.path());
+    for file in system.chain([PathBuf::from("/etc/apt/sources.list")]) {
+        let (Ok(text), Some(name)) = (std::fs::read_to_string(&file), file.file_name()) else { continue };
+        let as_source = |line: &str| match line {
+            _ if line.starts_with("Types:") => "Types: deb-src".to_owned(),
+            _ if line.starts_with("deb ") => line.replacen("deb", "deb-src", 1),
+            _ => line.to_owned(),
+        };
+        let text: Vec<String> = text.lines().map(as_source).collect();
+        std::fs::write(parts.join(name), text.join("\n") + "\n").map_err(io)?;
+    }
+    let apt = || {
+        let mut apt = Command::new("apt-get");
+        apt.current_dir(dir).args(["-q", "-o", "Dir::Etc::sourcelist=/dev/null", "-o"]);
+        apt.arg(format!("Dir::Etc::sourceparts={}", parts.display())).arg("-o");
+        apt.arg(format!("Dir::State::lists={}", lists.display()));
+        apt
+    };
+    let mut update = apt();
+    update.arg("update");
+    run(update)?;
+    let mut source = apt();
+    source.args(["source", "--only-source", "kyotocabinet"]);
+    run(source)
 }
