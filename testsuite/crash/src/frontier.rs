@@ -35,8 +35,9 @@ pub struct Frontier {
     index: HashMap<(u16, u64), usize, Mix>,
 }
 
+/// Hashes by multiplication.
 #[derive(Debug, Default, Clone, Copy)]
-struct Mix;
+pub(crate) struct Mix;
 
 impl std::hash::BuildHasher for Mix {
     type Hasher = MixHasher;
@@ -47,16 +48,21 @@ impl std::hash::BuildHasher for Mix {
 
 /// Multiplicative: the default hasher's resistance to attacks would be a large part of a nested crash's cost.
 #[derive(Debug, Default)]
-struct MixHasher(u64);
+pub(crate) struct MixHasher(u64);
 
 impl std::hash::Hasher for MixHasher {
     fn finish(&self) -> u64 {
         self.0 ^ self.0 >> 29
     }
     fn write(&mut self, bytes: &[u8]) {
-        for &b in bytes {
-            self.write_u64(b.into());
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
         }
+    }
+    fn write_u8(&mut self, n: u8) {
+        self.write_u64(n.into());
     }
     fn write_u16(&mut self, n: u16) {
         self.write_u64(n.into());

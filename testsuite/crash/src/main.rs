@@ -1,4 +1,5 @@
 //! The runner of the crash model.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
