@@ -1,5 +1,6 @@
 //! What instrumentation costs programs that map nothing: run time and code size of sqlite, lua, zstd and a stencil, with
 //! and without the pass, interleaved in one run.
+#![forbid(unsafe_code)]
 
 mod build;
 mod measure;

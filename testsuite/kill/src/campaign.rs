@@ -179,8 +179,11 @@ impl Plan {
     }
 
     fn at_points(&self, rig: &Rig<'_>, deadline: Instant) -> Result<Stats> {
-        let mut stats = Stats::default();
-        stats.points = rig.count(&["run", &self.seed.to_string(), &self.ops.to_string()])?;
+        let points = rig.count(&["run", &self.seed.to_string(), &self.ops.to_string()])?;
+        let mut stats = Stats {
+            points,
+            ..Stats::default()
+        };
         if stats.points < self.ops {
             return Err(format!(
                 "only {} injection points for {} commits: injection is off",
@@ -220,7 +223,7 @@ impl Plan {
             problem = self.kill_recovery(rig, acknowledged, begun, stats)?;
         }
         if problem.is_none() {
-            problem = self.verify(rig, acknowledged, begun, at % 2 == 0, stats)?;
+            problem = self.verify(rig, acknowledged, begun, at.is_multiple_of(2), stats)?;
         }
         if let Some(problem) = problem {
             stats.fail(format!(

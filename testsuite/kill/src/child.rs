@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// No single process of these tests runs this long, unless it hangs.
 pub const HANG: Duration = Duration::from_secs(60);
 
+/// The signal that cannot be caught.
+const SIGKILL: i32 = 9;
+
 /// How a process ended, and all it wrote.
 pub struct Ended {
     pub status: ExitStatus,
@@ -21,7 +24,7 @@ pub struct Ended {
 impl Ended {
     /// It was killed by SIGKILL.
     pub fn killed(&self) -> bool {
-        self.status.signal() == Some(libc::SIGKILL)
+        self.status.signal() == Some(SIGKILL)
     }
 
     /// The number after the last line `tag n`, if any.

@@ -5,6 +5,7 @@
 //! - [`cases`]: one process test per promise that the calls make: fork, signals, disk full, damaged files, …
 //!
 //! The last line is `N passed, M failed, K skipped`. Everything random follows from the seed that is printed.
+#![forbid(unsafe_code)]
 
 mod campaign;
 mod cases;

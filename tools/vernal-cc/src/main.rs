@@ -1,4 +1,5 @@
 //! `vernal-cc` and `vernal-c++`: see the library for what they do.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

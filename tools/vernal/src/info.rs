@@ -4,8 +4,7 @@ use crate::files::{self, Seen, Trouble};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
-use vernal_format::MetaState;
-use vernal_journal::{JournalReader, LogEnd};
+use vernal_journal::{JournalReader, LogEnd, MetaState};
 use vernal_sys::FileMedia;
 
 /// Shows what is known about `path`; the exit code.

@@ -48,15 +48,7 @@ fn pass_for_19(ui: &Ui, workspace: &Workspace) -> Result<()> {
 }
 
 /// How cargo builds the pass for LLVM 19.
-pub const PASS_19: &[&str] = &[
-    "build",
-    "--release",
-    "--package",
-    "vernal-pass",
-    "--no-default-features",
-    "--features",
-    "llvm-19",
-];
+const PASS_19: &[&str] = &["build", "--release", "--package", "vernal-pass-19"];
 
 fn step(ui: &Ui, workspace: &Workspace, label: &str, arguments: &[&str]) -> Result<()> {
     let log = workspace

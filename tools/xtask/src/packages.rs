@@ -45,7 +45,7 @@ const PACKAGES: &[Package] = &[
     package("pkg-config",           &[Toolchain, Peers], "finds the peers' libraries; tests of vernal.pc"),
     package("clang-19",             &[Llvm19],    "the pass also supports LLVM 19"),
     package("lld-19",               &[Llvm19],    "LTO with LLVM 19"),
-    package("llvm-19-dev",          &[Llvm19],    "headers for the shim built for LLVM 19"),
+    package("llvm-19-dev",          &[Toolchain, Llvm19], "headers for the shim of the pass for LLVM 19, which a full build makes too"),
     package("llvm-22",              &[FileCheck], "opt, to run the pass on one .ll file"),
     package("llvm-22-tools",        &[FileCheck], "FileCheck"),
     package("llvm-19",              &[Llvm19],    "opt for LLVM 19"),

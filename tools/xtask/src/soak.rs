@@ -1,18 +1,19 @@
 //! `cargo xtask soak|mutants|bench`: runs one program of the testsuite, its output passed on.
 
 use crate::packages::{self, Group};
-use crate::suites::{self, Suite};
+use crate::suites::{BENCHES, SUITES, Suite};
 use crate::{Result, build, rng, ui::Ui, workspace::Workspace};
+use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 pub struct SoakOptions {
-    /// What to run: crash, kill, programs, mutants or fuzz
-    #[arg(value_parser = ["crash", "kill", "programs", "mutants", "fuzz"])]
+    /// What to run
+    #[arg(value_parser = ["crash", "kill", "programs", "mutants"])]
     what: String,
-    /// For how long
+    /// For how long; the round that runs then is finished
     #[arg(long, default_value_t = 10)]
     minutes: u64,
-    /// Repeat the run that printed this seed
+    /// The first round's seed; each later round has the next one
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -26,7 +27,7 @@ pub struct MutantsOptions {
 
 #[derive(clap::Args)]
 pub struct BenchOptions {
-    /// `persist` or `overhead`
+    /// `persist`: against the peers; `overhead`: instrumented programs that map nothing
     #[arg(value_parser = ["persist", "overhead"])]
     what: String,
     /// End within 8 minutes
@@ -35,37 +36,54 @@ pub struct BenchOptions {
     /// Write one JSON object per measurement to this file
     #[arg(long, value_name = "FILE")]
     json: Option<String>,
-    /// Passed on to the benchmark
+    /// Passed on to the benchmark: see `cargo xtask bench persist -- --help`
     #[arg(last = true)]
     rest: Vec<String>,
 }
 
-/// `cargo xtask soak`.
+/// `cargo xtask soak`: rounds with new seeds until the time is over or one fails.
 pub fn soak(options: &SoakOptions) -> Result<bool> {
-    let suite =
-        suites::find(&options.what).ok_or_else(|| format!("there is no suite {}", options.what))?;
-    let seed = options.seed.unwrap_or_else(rng::fresh_seed);
-    println!(
-        "soak {} for {} min, seed {seed}",
-        suite.name, options.minutes
-    );
-    run_suite(suite, &suite.soak(options.minutes, seed))
+    let suite = Suite::find(SUITES, &options.what)
+        .ok_or_else(|| format!("there is no suite {}", options.what))?;
+    let workspace = prepare(suite)?;
+    let first = options
+        .seed
+        .unwrap_or_else(|| rng::fresh_seed() % 1_000_000_000);
+    let end = Instant::now() + Duration::from_secs(options.minutes * 60);
+    let mut rounds = 0;
+    loop {
+        let seed = first.wrapping_add(rounds);
+        println!("soak {}: round {}, seed {seed}", suite.name, rounds + 1);
+        if !run(&workspace, suite, suite.round(seed))? {
+            println!(
+                "soak {}: FAILED in round {}; again: cargo xtask soak {} --minutes 0 --seed {seed}",
+                suite.name,
+                rounds + 1,
+                suite.name
+            );
+            return Ok(false);
+        }
+        rounds += 1;
+        if Instant::now() >= end {
+            println!("soak {}: {rounds} rounds, all fine", suite.name);
+            return Ok(true);
+        }
+    }
 }
 
 /// `cargo xtask mutants`.
 pub fn mutants(options: &MutantsOptions) -> Result<bool> {
-    let suite = suites::find("mutants").ok_or("there is no suite mutants")?;
-    let arguments = if options.rest.is_empty() {
-        suite.brief()
-    } else {
-        options.rest.clone()
-    };
-    run_suite(suite, &arguments)
+    let suite = Suite::find(SUITES, "mutants").ok_or("there is no suite mutants")?;
+    let mut arguments = suite.once();
+    arguments.extend_from_slice(&options.rest);
+    run(&prepare(suite)?, suite, arguments)
 }
 
 /// `cargo xtask bench`.
 pub fn bench(options: &BenchOptions) -> Result<bool> {
-    let mut arguments = vec![options.what.clone()];
+    let suite = Suite::find(BENCHES, &options.what)
+        .ok_or_else(|| format!("there is no benchmark {}", options.what))?;
+    let mut arguments = suite.once();
     if options.quick {
         arguments.push("--quick".to_owned());
     }
@@ -75,16 +93,21 @@ pub fn bench(options: &BenchOptions) -> Result<bool> {
         arguments.extend(["--json".to_owned(), file.to_string_lossy().into_owned()]);
     }
     arguments.extend_from_slice(&options.rest);
-    run_suite(&suites::BENCH, &arguments)
+    run(&prepare(suite)?, suite, arguments)
 }
 
-fn run_suite(suite: &Suite, arguments: &[String]) -> Result<bool> {
+/// Installs and builds what the suite needs.
+fn prepare(suite: &Suite) -> Result<Workspace> {
     let ui = Ui::new(false);
     let workspace = Workspace::load()?;
     let mut groups = vec![Group::Toolchain];
     groups.extend_from_slice(suite.groups);
     packages::ensure(&ui, &groups)?;
     build::release(&ui, &workspace)?;
+    Ok(workspace)
+}
+
+fn run(workspace: &Workspace, suite: &Suite, arguments: Vec<String>) -> Result<bool> {
     let words = suite.cargo(arguments);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let status = workspace

@@ -1,20 +1,20 @@
-//! The test programs of testsuite/ and how each is run: briefly by `cargo xtask test`, for a given time by `soak`.
+//! The test programs of testsuite/ and how each is run: once by `cargo xtask test`, again and again by `soak`.
 
 use crate::packages::Group;
 use std::time::Duration;
 
-/// One program of the testsuite. All of them print `N passed, M failed[, K skipped]` as their last line, and print the
-/// seed of what they chose at random.
+/// One program of the testsuite. Those that count tests print `N passed, M failed[, K skipped]` as their last line; all print
+/// the seed of what they choose at random, and exit with a status that can be trusted.
 pub struct Suite {
-    /// What `soak` calls it.
+    /// What `soak` and `test --only` call it.
     pub name: &'static str,
-    /// Its crate, which has one binary.
+    /// Its crate.
     pub package: &'static str,
     /// Its arguments in `cargo xtask test`.
-    pub brief: &'static [&'static str],
-    /// Its arguments in `soak`; `{minutes}` and `{seed}` are filled in.
+    pub once: &'static [&'static str],
+    /// Its arguments in one round of a soak; `{seed}` is another one in each round.
     pub soak: &'static [&'static str],
-    /// The time limit of the brief run.
+    /// The time limit of a run.
     pub limit: Duration,
     /// The packages it needs besides the toolchain.
     pub groups: &'static [Group],
@@ -29,80 +29,88 @@ pub const SUITES: &[Suite] = &[
     Suite {
         name: "crash",
         package: "vernal-crash",
-        brief: &["run", "--seconds", "60"],
-        soak: &["run", "--seconds", "{seconds}", "--seed", "{seed}"],
-        limit: minutes(5),
+        once: &["enumerate"],
+        soak: &["enumerate", "--seed", "{seed}"],
+        limit: minutes(8),
         groups: &[],
     },
     Suite {
         name: "kill",
         package: "vernal-kill",
-        brief: &["run", "--seconds", "90"],
-        soak: &["run", "--seconds", "{seconds}", "--seed", "{seed}"],
+        once: &["run", "--seconds", "75"],
+        soak: &["run", "--seconds", "120", "--seed", "{seed}"],
         limit: minutes(5),
         groups: &[],
     },
     Suite {
         name: "programs",
         package: "vernal-programs",
-        brief: &["run"],
-        soak: &["run", "--seconds", "{seconds}"],
-        limit: minutes(10),
+        once: &["run"],
+        soak: &["run"],
+        limit: minutes(12),
         groups: &[Group::Programs],
     },
     Suite {
         name: "mutants",
-        package: "vernal-mutants",
-        brief: &["run"],
-        soak: &["run", "--seconds", "{seconds}", "--seed", "{seed}"],
+        package: "vernal-crash",
+        once: &["mutants"],
+        soak: &["mutants", "--seed", "{seed}"],
         limit: minutes(10),
         groups: &[],
     },
 ];
 
 /// The benchmarks, which are no tests.
-pub const BENCH: Suite = Suite {
-    name: "bench",
-    package: "vernal-bench",
-    brief: &[],
-    soak: &[],
-    limit: minutes(60),
-    groups: &[Group::Peers, Group::Programs],
-};
+pub const BENCHES: &[Suite] = &[
+    bench("persist", "vernal-bench", &["persist"]),
+    bench("overhead", "vernal-bench-overhead", &[]),
+];
 
-/// The suite called `name`.
-pub fn find(name: &str) -> Option<&'static Suite> {
-    SUITES.iter().find(|suite| suite.name == name)
+const fn bench(name: &'static str, package: &'static str, once: &'static [&'static str]) -> Suite {
+    Suite {
+        name,
+        package,
+        once,
+        soak: &[],
+        limit: minutes(120),
+        groups: &[Group::Peers, Group::Programs],
+    }
 }
 
 impl Suite {
-    /// The arguments of cargo for a run with the suite's `arguments`.
-    pub fn cargo(&self, arguments: &[String]) -> Vec<String> {
+    /// The suite of `list` called `name`.
+    pub fn find(list: &'static [Suite], name: &str) -> Option<&'static Suite> {
+        list.iter().find(|suite| suite.name == name)
+    }
+
+    /// The arguments of cargo that run the suite with `arguments`.
+    pub fn cargo(&self, arguments: impl IntoIterator<Item = String>) -> Vec<String> {
         let mut words: Vec<String> = [
             "run",
             "--quiet",
             "--release",
             "--package",
             self.package,
+            "--bin",
+            self.package,
             "--",
         ]
         .map(str::to_owned)
         .to_vec();
-        words.extend_from_slice(arguments);
+        words.extend(arguments);
         words
     }
 
-    /// The arguments of a brief run.
-    pub fn brief(&self) -> Vec<String> {
-        self.brief.iter().map(|word| (*word).to_owned()).collect()
+    /// The arguments of the run in `cargo xtask test`.
+    pub fn once(&self) -> Vec<String> {
+        self.once.iter().map(|word| (*word).to_owned()).collect()
     }
 
-    /// The arguments of a soak.
-    pub fn soak(&self, minutes: u64, seed: u64) -> Vec<String> {
-        let fill = |word: &&str| {
-            word.replace("{seconds}", &(minutes * 60).to_string())
-                .replace("{seed}", &seed.to_string())
-        };
-        self.soak.iter().map(fill).collect()
+    /// The arguments of one round of a soak.
+    pub fn round(&self, seed: u64) -> Vec<String> {
+        self.soak
+            .iter()
+            .map(|word| word.replace("{seed}", &seed.to_string()))
+            .collect()
     }
 }

@@ -93,7 +93,7 @@ fn all(workspace: &Workspace) -> Result<Vec<Stage>> {
         .iter()
         .filter(|suite| workspace.has(suite.package))
     {
-        let words = suite.cargo(&suite.brief());
+        let words = suite.cargo(suite.once());
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         list.push(stage(suite.name, &words, suite.limit, false));
     }

@@ -208,8 +208,8 @@ fn dependencies(manifest: &str) -> Vec<Dependency> {
     let (mut inside, mut explained) = (false, false);
     for line in manifest.lines().map(str::trim) {
         if line.starts_with('[') {
+            // A comment right above the section explains all of it.
             inside = line.ends_with("dependencies]");
-            explained = false;
         } else if line.is_empty() {
             explained = false;
         } else if line.starts_with('#') {
