@@ -191,6 +191,40 @@ pub enum RecordProblem {
     },
 }
 
+/// Words that each mask selects. The population count is no instruction of baseline x86-64.
+const SELECTED: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut mask = 0;
+    while mask < 256 {
+        table[mask] = (mask as u8).count_ones() as u8;
+        mask += 1;
+    }
+    table
+};
+
+/// The entry at the front of `words`, and how many words it takes. For words that this process has encoded itself: nothing
+/// is checked but the bounds of the slice. What comes from a medium goes through [`Entries`].
+#[inline]
+pub fn own_entry(words: &[u64]) -> (Entry<'_>, usize) {
+    let header = u64::from_le(words[0]);
+    let line = (header >> LINE_AT) & (LINE_COUNT - 1);
+    let mask = header as u8;
+    if header >> KIND_AT == KIND_LINE {
+        let end = 1 + SELECTED[usize::from(mask)] as usize;
+        let words = &words[1..end];
+        (Entry::Line { line, mask, words }, end)
+    } else {
+        let len = u64::from_le(words[1]);
+        (
+            Entry::SetLen {
+                base_line: line,
+                len,
+            },
+            2,
+        )
+    }
+}
+
 /// Iterates over the entries of a payload. Ends after the first problem.
 #[derive(Debug, Clone)]
 pub struct Entries<'a> {

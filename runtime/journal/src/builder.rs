@@ -1,8 +1,8 @@
 //! The buffer in which a record grows: reused from commit to commit, sealed in place.
 
 use vernal_format::{
-    Entries, HEADER_WORDS, MAX_ENTRIES, MAX_PAYLOAD_WORDS, RECORD_ALIGN, WORDS_PER_LINE,
-    line_entry_header, seal_record, set_len_entry_header,
+    Entries, Entry, HEADER_WORDS, MAX_ENTRIES, MAX_PAYLOAD_WORDS, RECORD_ALIGN, WORDS_PER_LINE,
+    line_entry_header, own_entry, seal_record, set_len_entry_header,
 };
 use zerocopy::IntoBytes;
 
@@ -138,6 +138,20 @@ impl RecordBuilder {
         Entries::new(&self.words[HEADER_WORDS..self.used], self.entries as u32)
     }
 
+    /// The entries so far, for applying them: as they were pushed, so without the checks of [`RecordBuilder::entries`].
+    #[inline]
+    pub(crate) fn own_entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let mut rest = &self.words[HEADER_WORDS..self.used];
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let (entry, words) = own_entry(rest);
+            rest = &rest[words..];
+            Some(entry)
+        })
+    }
+
     /// Whether the record's header can describe it.
     pub(crate) fn is_describable(&self) -> bool {
         self.used - HEADER_WORDS <= MAX_PAYLOAD_WORDS && self.entries <= MAX_ENTRIES
@@ -173,7 +187,6 @@ impl RecordBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vernal_format::Entry;
 
     #[test]
     fn entries_come_back_as_pushed() {

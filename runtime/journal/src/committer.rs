@@ -512,8 +512,8 @@ impl<J: Media, H: Media> Committer<J, H> {
             builder,
             ..
         } = self;
-        for entry in builder.entries() {
-            let Ok(Entry::Line { line, mask, words }) = entry else {
+        for entry in builder.own_entries() {
+            let Entry::Line { line, mask, words } = entry else {
                 continue;
             };
             apply_to_home(journal, homes, ranges, last, line, mask, words)?;

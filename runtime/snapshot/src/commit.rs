@@ -20,6 +20,7 @@ use crate::space;
 use crate::thread::{self, Control};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use vernal_abi as abi;
+use vernal_sys::RESERVE_CHUNK;
 use vernal_sys::mem::LazyBytes;
 use vernal_sys::{cpu, os};
 
@@ -38,6 +39,8 @@ pub struct Extent {
     pub len: u64,
     /// Per line: whether it is on the recheck list (see [`Flag`]).
     recheck: LazyBytes,
+    /// Per [`RESERVE_CHUNK`]: whether the home image is known to have blocks there.
+    reserved: LazyBytes,
 }
 
 impl Extent {
@@ -47,6 +50,7 @@ impl Extent {
             base,
             len,
             recheck: LazyBytes::new(slot / abi::LINE_SIZE)?,
+            reserved: LazyBytes::new(slot / RESERVE_CHUNK)?,
         })
     }
 
@@ -80,8 +84,8 @@ pub struct Gather {
     pub extents: Vec<Extent>,
     /// Lines whose byte was cleared and not yet followed by a barrier.
     recheck: Vec<u64>,
-    /// The lines of the running commit, to put them back if it fails.
-    taken: Vec<u64>,
+    /// Lines that a commit consumed and could not stage.
+    left: Vec<u64>,
 }
 
 /// A line as a commit sees it: its changed words.
@@ -91,6 +95,8 @@ pub struct Changed<'a> {
     pub extent: usize,
     /// Tracked address of the line.
     pub addr: u64,
+    /// Whether the home image may lack blocks for this line.
+    pub reserve: bool,
     /// Which words differ from home.
     pub mask: u8,
     /// The line's words.
@@ -124,32 +130,37 @@ pub fn read_home(addr: u64) -> [u64; 8] {
 /// Compares the line at `addr` with home; calls `stage` when it differs, or `always`.
 #[inline]
 fn examine<E>(
+    extents: &mut [Extent],
     extent: usize,
     addr: u64,
     always: bool,
     stage: &mut impl FnMut(Changed<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let home = (addr + abi::HOME_DISTANCE) as *const u8;
-    if always {
-        return stage(Changed {
-            extent,
-            addr,
-            mask: u8::MAX,
-            words: &read_line(addr).0,
-        });
-    }
     let line = read_line(addr);
-    // SAFETY: `line` is 64-byte aligned, and so is the home line, which is mapped.
-    let mask = unsafe { cpu::differing_words(line.0.as_ptr().cast(), home) };
+    let mask = if always {
+        u8::MAX
+    } else {
+        let home = (addr + abi::HOME_DISTANCE) as *const u8;
+        // SAFETY: `line` is 64-byte aligned, and so is the home line, which is mapped.
+        unsafe { cpu::differing_words(line.0.as_ptr().cast(), home) }
+    };
     if mask == 0 {
         return Ok(());
     }
+    let e = &mut extents[extent];
+    let chunk = ((addr - e.base) / RESERVE_CHUNK) as usize;
+    let reserve = e.reserved.get()[chunk] == 0;
     stage(Changed {
         extent,
         addr,
+        reserve,
         mask,
         words: &line.0,
-    })
+    })?;
+    if reserve {
+        e.reserved.get_mut()[chunk] = 1;
+    }
+    Ok(())
 }
 
 impl Gather {
@@ -171,14 +182,15 @@ impl Gather {
         always: bool,
         mut stage: impl FnMut(Changed<'_>) -> Result<(), E>,
     ) -> Result<u64, E> {
-        self.taken.clear();
         let threads = !os::single_threaded();
         let forget = self.recheck.len() > RECHECK_MAX && os::membarrier();
         let listed_before = self.recheck.len();
         let mut failed = None;
         let mut hint = 0;
         let mut looked = 0;
-        let mut scan = SCAN_SHADOW.swap(false, Ordering::AcqRel);
+        // Read first: an exchange is a locked instruction.
+        let mut scan =
+            SCAN_SHADOW.load(Ordering::Relaxed) && SCAN_SHADOW.swap(false, Ordering::AcqRel);
         for c in thread::all() {
             let is_own = own.is_some_and(|o| std::ptr::eq(o, c));
             scan |= c.drain(is_own, |addr| {
@@ -189,7 +201,7 @@ impl Gather {
                         .take(line, Mode { threads, always }, &mut hint, &mut stage)
                         .err();
                 } else {
-                    self.taken.push(line);
+                    self.left.push(line);
                 }
             });
         }
@@ -215,7 +227,6 @@ impl Gather {
         hint: &mut usize,
         stage: &mut impl FnMut(Changed<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.taken.push(line);
         let Some(extent) = self.find(line, hint) else {
             // Unmapped since, or past the end of the file: its shadow may be gone, its bytes are nobody's.
             if space::is_mapped(line) {
@@ -232,7 +243,8 @@ impl Gather {
             }
             *flag = Flag::Fresh as u8;
         }
-        examine(extent, line, mode.always, stage)
+        examine(&mut self.extents, extent, line, mode.always, stage)
+            .inspect_err(|_| self.left.push(line))
     }
 
     /// Looks again at the first `n` lines of the recheck list; with `forget` (a barrier has passed since they were
@@ -253,7 +265,7 @@ impl Gather {
             };
             if self.flag(extent, line) != Flag::Fresh as u8 {
                 looked += 1;
-                examine(extent, line, always, stage)?;
+                examine(&mut self.extents, extent, line, always, stage)?;
             }
         }
         if forget {
@@ -332,17 +344,21 @@ impl Gather {
         let mut line = lo;
         while line < hi {
             looked += 1;
-            self.taken.push(line);
-            examine(extent, line, always, &mut stage)?;
+            examine(&mut self.extents, extent, line, always, &mut stage)?;
             line += abi::LINE_SIZE;
         }
         Ok(looked)
     }
 
-    /// Marks the lines of a commit that failed before its record was written again, so that the next one finds them.
-    pub fn put_back(&mut self) {
-        for line in std::mem::take(&mut self.taken) {
-            thread::mark_range(line, 1);
+    /// Marks the lines of a commit that failed before its record was written again, so that the next one finds them:
+    /// those that were staged, and those that it consumed and did not get to. In page mode these marks stand in for the
+    /// pages, which count as unwritten by now.
+    pub fn put_back(&mut self, staged: impl Iterator<Item = u64>) {
+        for line in staged {
+            thread::mark_range(line, abi::LINE_SIZE);
+        }
+        for line in std::mem::take(&mut self.left) {
+            thread::mark_range(line, abi::LINE_SIZE);
         }
         // Lines that only the recheck list knew are still on it; none of them was committed.
         let mut hint = 0;
@@ -386,6 +402,11 @@ impl Gather {
                 }
                 !gone
             });
+        }
+        if len < old {
+            // What is cut loses its blocks.
+            let (from, to) = (len / RESERVE_CHUNK, old.div_ceil(RESERVE_CHUNK));
+            e.reserved.get_mut()[from as usize..to as usize].fill(0);
         }
         e.len = len;
     }

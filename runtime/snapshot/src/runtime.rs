@@ -63,6 +63,8 @@ struct State {
     mappings: Vec<Mapping>,
     engine: Option<(Engine, PathBuf)>,
     tracker: Option<PageTracker>,
+    /// Every writable mapping is a member of the journal.
+    active: bool,
     /// Calls of commit() up to this one have been served, with this result.
     served: u64,
     served_ok: bool,

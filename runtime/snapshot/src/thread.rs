@@ -248,7 +248,8 @@ impl Control {
     pub fn drain(&self, own: bool, mut take: impl FnMut(u64)) -> bool {
         let start = self.consumed.load(Ordering::Relaxed);
         // The flag before the count: a mark dropped after this read sets the flag again, for the next commit.
-        let overflow = self.overflow.swap(false, Ordering::AcqRel);
+        let overflow =
+            self.overflow.load(Ordering::Relaxed) && self.overflow.swap(false, Ordering::AcqRel);
         let produced = self.produced.load(Ordering::Acquire);
         let end = produced.min(start.wrapping_add(RING_SLOTS));
         let mut next = start;

@@ -14,5 +14,5 @@ pub mod pages;
 mod signal;
 
 pub use file::{FileMedia, create_like, reserve_space, sync_parent_dir};
-pub use mapped::{Backing, HomeView, JournalMedia, MappedMedia, probe_backing};
+pub use mapped::{Backing, HomeView, JournalMedia, MappedMedia, RESERVE_CHUNK, probe_backing};
 pub use media::Media;

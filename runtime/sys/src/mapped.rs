@@ -233,7 +233,7 @@ impl Media for MappedMedia {
 }
 
 /// Bytes reserved and populated at a time when a commit first touches a part of the home image.
-const RESERVE_CHUNK: u64 = 128 << 10;
+pub const RESERVE_CHUNK: u64 = 128 << 10;
 
 /// The home image of a mapped file: its committed content, mapped shared at a constant distance from the working copy.
 ///
@@ -245,6 +245,8 @@ pub struct HomeView {
     base: u64,
     slot: u64,
     len: u64,
+    /// `len` in whole pages: what is mapped.
+    mapped: u64,
     backing: Backing,
     prot: i32,
     /// Byte-addressable: the lines stored to since the last persist, in order, some of them twice (a flag per line would
@@ -303,6 +305,7 @@ impl HomeView {
             base,
             slot,
             len: 0,
+            mapped: 0,
             backing,
             prot,
             dirty: Vec::with_capacity(1024),
@@ -314,7 +317,7 @@ impl HomeView {
     }
 
     fn map_to(&mut self, len: u64) -> io::Result<()> {
-        let have = mem::page_up(self.len).unwrap_or(0);
+        let have = self.mapped;
         let want = mem::page_up(len).filter(|&w| w <= self.slot).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::OutOfMemory,
@@ -344,6 +347,7 @@ impl HomeView {
             unsafe { mem::mmap(self.base + want, have - want, libc::PROT_NONE, flags, -1, 0) }?;
         }
         self.len = len;
+        self.mapped = want;
         // Blocks past the end have gone, and come back unreserved.
         self.reserved.truncate((len / RESERVE_CHUNK) as usize);
         self.reserved
@@ -406,21 +410,26 @@ impl HomeView {
     #[inline]
     fn check(&self, off: u64, len: u64) -> io::Result<()> {
         match off.checked_add(len) {
-            Some(end) if end <= mem::page_up(self.len).unwrap_or(0) => Ok(()),
-            _ => Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!(
-                    "{len} bytes at offset {off} reach past the end of a file of {} bytes",
-                    self.len
-                ),
-            )),
+            Some(end) if end <= self.mapped => Ok(()),
+            _ => Err(self.past_the_end(off, len)),
         }
+    }
+
+    #[cold]
+    fn past_the_end(&self, off: u64, len: u64) -> io::Error {
+        io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!(
+                "{len} bytes at offset {off} reach past the end of a file of {} bytes",
+                self.len
+            ),
+        )
     }
 }
 
 impl Drop for HomeView {
     fn drop(&mut self) {
-        let mapped = mem::page_up(self.len).unwrap_or(0);
+        let mapped = self.mapped;
         if mapped > 0 {
             crate::cxl_emul::detach(self.base, mapped);
             let flags =
@@ -519,7 +528,7 @@ impl Media for HomeView {
             Backing::Blocks => self.file.sync_data(),
             Backing::ByteAddressable => {
                 // A shrink may have unmapped pages since.
-                let (base, end) = (self.base, mem::page_up(self.len).unwrap_or(0));
+                let (base, end) = (self.base, self.mapped);
                 let lines = self
                     .dirty
                     .drain(..)

@@ -92,6 +92,7 @@ impl State {
         let extent =
             Extent::new(slot.base, len, slot.len).map_err(io("allocating the bookkeeping of"))?;
         self.gather.extents.push(extent);
+        self.active = false;
         self.mappings.push(Mapping {
             owned,
             place: Place::Idle(home),
@@ -241,6 +242,7 @@ impl State {
                         {
                             let path = path.clone();
                             self.engine = None;
+                            self.active = false;
                             file::remove_if_orphan(&path);
                         }
                         Ok(_) => {}

@@ -18,10 +18,10 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use vernal_abi as abi;
-use vernal_journal::Committer;
 use vernal_journal::Journal;
 use vernal_journal::JournalConfig;
 use vernal_journal::JournalError;
+use vernal_journal::{Committer, Entry};
 use vernal_sys::Backing;
 use vernal_sys::FileMedia;
 use vernal_sys::JournalMedia;
@@ -96,7 +96,6 @@ impl State {
         self.tracker.is_some()
             || self.mappings.iter().any(|m| m.new_len.is_some())
             || crate::commit::SCAN_SHADOW.load(Ordering::Relaxed)
-            || self.engine.is_some()
             || thread::all().any(|c| {
                 c.overflow.load(Ordering::Relaxed)
                     || c.produced.load(Ordering::Acquire) != c.consumed.load(Ordering::Relaxed)
@@ -120,13 +119,14 @@ impl State {
         let always = engine.has_pending();
         let mut changed = 0u64;
         let mut put = |c: Changed<'_>| -> Result<(), Error> {
-            let m = &mappings[c.extent];
-            let Place::Member(id) = m.place else {
-                return Ok(());
-            };
-            if let Some(home) = engine.home_mut(id) {
-                home.reserve(c.addr - m.slot.base)
-                    .map_err(|e| no_space(&m.owned.path, e))?;
+            if c.reserve {
+                let m = &mappings[c.extent];
+                if let Place::Member(id) = m.place
+                    && let Some(home) = engine.home_mut(id)
+                {
+                    home.reserve(c.addr - m.slot.base)
+                        .map_err(|e| no_space(&m.owned.path, e))?;
+                }
             }
             changed += 1;
             let line = abi::line_of(c.addr);
@@ -146,8 +146,7 @@ impl State {
         match result {
             Ok(looked) => stats.lines += looked,
             Err(e) => {
-                engine.abort();
-                gather.put_back();
+                give_back(engine, gather);
                 return Err(e);
             }
         }
@@ -155,8 +154,7 @@ impl State {
             if let (Some(len), Place::Member(id)) = (m.new_len, &m.place)
                 && let Err(e) = engine.stage_set_len(*id, len)
             {
-                engine.abort();
-                gather.put_back();
+                give_back(engine, gather);
                 return Err(journal_error(&m.owned.path, e));
             }
         }
@@ -166,12 +164,15 @@ impl State {
     #[inline]
     pub(super) fn commit(&mut self, own: Option<&Control>, durable: bool) -> Result<(), Error> {
         inject::point(Site::CommitStart);
-        if !self.maybe_dirty() {
+        if !self.active && !self.maybe_dirty() {
             self.stats.empty += 1;
             return Ok(());
         }
         let closed = gate::close(own);
-        self.activate()?;
+        if !self.active {
+            self.activate()?;
+            self.active = true;
+        }
         if config::get().audit {
             audit::look(&self.gather, self.tracker.is_some());
         }
@@ -203,8 +204,7 @@ impl State {
         };
         if let Err(e) = result {
             if e.is_recoverable() {
-                engine.abort();
-                self.gather.put_back();
+                give_back(engine, &mut self.gather);
             }
             return Err(journal_error(path, e));
         }
@@ -218,6 +218,18 @@ impl State {
         inject::point(Site::CommitDone);
         Ok(())
     }
+}
+
+/// Takes a commit that failed before its record was written apart again: nothing has changed, everything is still dirty.
+fn give_back(engine: &mut Engine, gather: &mut Gather) {
+    let staged: Vec<u64> = (engine.builder().entries().flatten())
+        .filter_map(|e| match e {
+            Entry::Line { line, .. } => Some(abi::line_addr(line)),
+            Entry::SetLen { .. } => None,
+        })
+        .collect();
+    engine.abort();
+    gather.put_back(staged.into_iter());
 }
 
 /// Page mode: stages what the pages that were written since the last commit changed.
@@ -237,8 +249,17 @@ pub(super) fn stage_pages(
                 ranges.push((lo, hi))
             })
             .map_err(|e| Error::io(&m.owned.path, "scanning for written pages", e))?;
-        for (lo, hi) in ranges {
-            looked += gather.pages(i, lo, hi, always, &mut *put)?;
+        for (n, &(lo, hi)) in ranges.iter().enumerate() {
+            match gather.pages(i, lo, hi, always, &mut *put) {
+                Ok(lines) => looked += lines,
+                Err(e) => {
+                    // These pages count as unwritten by now: marks stand in for them until the next commit.
+                    for &(lo, hi) in &ranges[n..] {
+                        thread::mark_range(lo, hi - lo);
+                    }
+                    return Err(e);
+                }
+            }
         }
     }
     Ok(looked)
