@@ -38,10 +38,26 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(true)
 }
 
-/// `cargo build --release`, its output shown only when it fails.
+/// Builds everything, output shown only when it fails.
 pub fn release(ui: &Ui, workspace: &Workspace) -> Result<()> {
     step(ui, workspace, "build", &["build", "--release"])
 }
+
+/// Builds what a user of Vernal needs, and not the test suite.
+pub fn tools(ui: &Ui, workspace: &Workspace) -> Result<()> {
+    let mut arguments = vec!["build", "--release"];
+    arguments.extend(TOOLS.iter().flat_map(|package| ["--package", package]));
+    step(ui, workspace, "build the tools", &arguments)
+}
+
+/// The crates that make the tools and libraries.
+const TOOLS: &[&str] = &[
+    "vernal-cc",
+    "vernal-pass-22",
+    "vernal-capi",
+    "vernal-cli",
+    "cargo-vernal",
+];
 
 fn pass_for_19(ui: &Ui, workspace: &Workspace) -> Result<()> {
     step(ui, workspace, "build the pass for LLVM 19", PASS_19)

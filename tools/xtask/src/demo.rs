@@ -72,8 +72,8 @@ pub fn run(options: &Options) -> Result<bool> {
     let ui = Ui::new(options.json);
     let workspace = Workspace::load()?;
     packages::ensure(&ui, &[Group::Toolchain])?;
-    ui.line("1. Build the tools (cargo build --release)");
-    build::release(&ui, &workspace)?;
+    ui.line("1. Build vernal-cc, its pass and libvernal");
+    build::tools(&ui, &workspace)?;
 
     ui.line("2. Compile testsuite/examples/phonebook.c, which knows nothing of Vernal, twice");
     let folder = workspace.target.join("demo");

@@ -43,7 +43,7 @@ pub fn run(options: &Options) -> Result<bool> {
         .into());
     }
     packages::ensure(&ui, &[Group::Toolchain])?;
-    build::release(&ui, &workspace)?;
+    build::tools(&ui, &workspace)?;
     let under = match &options.destdir {
         Some(destdir) => destdir.join(options.prefix.strip_prefix("/").unwrap_or(&options.prefix)),
         None => options.prefix.clone(),

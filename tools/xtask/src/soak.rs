@@ -103,7 +103,7 @@ fn prepare(suite: &Suite) -> Result<Workspace> {
     let mut groups = vec![Group::Toolchain];
     groups.extend_from_slice(suite.groups);
     packages::ensure(&ui, &groups)?;
-    build::release(&ui, &workspace)?;
+    build::tools(&ui, &workspace)?;
     Ok(workspace)
 }
 

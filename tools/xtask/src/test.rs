@@ -56,7 +56,12 @@ fn all(workspace: &Workspace) -> Result<Vec<Stage>> {
     let mut tidy = Command::new(std::env::current_exe()?);
     tidy.arg("tidy").current_dir(&workspace.root);
     let mut list = vec![
-        stage("fmt", &["fmt", "--all", "--check"], minutes(2), false),
+        stage(
+            "fmt",
+            &["fmt", "--all", "--", "--check", "-l", "--color", "never"],
+            minutes(2),
+            false,
+        ),
         Stage {
             name: "tidy",
             command: tidy,

@@ -11,6 +11,7 @@ use std::time::Duration;
 pub const CASES: &[Entry] = &[
     ("threads that store and commit lose nothing", threads),
     ("threads lose nothing in page mode", threads_in_page_mode),
+    ("what racing threads were told is durable, is", races),
     ("op brackets give a consistent cut", brackets),
     ("signals interrupt stores and commits", signals),
     ("C++ containers stay whole across exceptions", exceptions),
@@ -93,6 +94,54 @@ fn threads_in_page_mode(place: &Place) -> Checked {
         &["300"],
         Some("complete"),
     )
+}
+
+/// Killed again and again on one file: no thread ever loses a round that its msync acknowledged, and no line is mixed but for the
+/// round in flight.
+fn races(place: &Place) -> Checked {
+    for (build, rounds) in [(Build::O2, 10), (Build::Page, 3)] {
+        let stage = Stage::on(place, Medium::Shm)?;
+        let program = place.compile("cases/races.c", build)?;
+        for round in 0..rounds {
+            let mut command = stage.command(&program, build);
+            command.arg(stage.file("a")).arg("write");
+            let mut running = Running::start(command, stage.notes.path())?;
+            running.wait_for("0 ")?;
+            std::thread::sleep(Duration::from_millis(5 + round * 2));
+            running.kill()?;
+            let acknowledged = running.end()?.out;
+            let dumped = run(&stage, &program, build, &["dump"])?;
+            if !dumped.status.success() {
+                return wrong(format!("{} {}", dumped.status, dumped.err));
+            }
+            for line in dumped.out.lines() {
+                let numbers: Vec<u64> = line.split(' ').filter_map(|n| n.parse().ok()).collect();
+                let &[thread, ref own @ .., shared] = numbers.as_slice() else {
+                    return wrong(format!("dump: {line:?}"));
+                };
+                let told = last_round(&acknowledged, thread);
+                let in_order = own
+                    .windows(2)
+                    .all(|pair| pair[0] >= pair[1] && pair[0] - pair[1] <= 1);
+                if !in_order || own.iter().any(|&word| word < told) || shared < told {
+                    return wrong(format!(
+                        "{build:?} kill {round}: thread {thread} was told that round {told} is durable, and the file holds {line:?}"
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The last round that thread `thread` said was durable.
+fn last_round(said: &str, thread: u64) -> u64 {
+    let whole = &said[..said.rfind('\n').map_or(0, |at| at + 1)];
+    let of_thread = |line: &str| {
+        let (t, round) = line.split_once(' ')?;
+        (t.parse::<u64>().ok()? == thread).then(|| round.parse().ok())?
+    };
+    whole.lines().rev().find_map(of_thread).unwrap_or(0)
 }
 
 fn brackets(place: &Place) -> Checked {
