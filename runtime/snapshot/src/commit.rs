@@ -77,6 +77,16 @@ struct Mode {
     always: bool,
 }
 
+impl Mode {
+    #[inline]
+    fn now(always: bool) -> Self {
+        Self {
+            threads: !os::single_threaded(),
+            always,
+        }
+    }
+}
+
 /// The gathering half of the commit pipeline. Used under the commit lock.
 #[derive(Debug, Default)]
 pub struct Gather {
@@ -133,16 +143,24 @@ fn examine<E>(
     extents: &mut [Extent],
     extent: usize,
     addr: u64,
-    always: bool,
+    mode: Mode,
     stage: &mut impl FnMut(Changed<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let line = read_line(addr);
-    let mask = if always {
+    let copy;
+    let words = if mode.threads {
+        // What is staged must be what was compared.
+        copy = read_line(addr);
+        &copy.0
+    } else {
+        // SAFETY: a mapped, aligned line that nobody else can be writing to: there is one thread, and it is here.
+        unsafe { &*(addr as *const [u64; 8]) }
+    };
+    let mask = if mode.always {
         u8::MAX
     } else {
         let home = (addr + abi::HOME_DISTANCE) as *const u8;
-        // SAFETY: `line` is 64-byte aligned, and so is the home line, which is mapped.
-        unsafe { cpu::differing_words(line.0.as_ptr().cast(), home) }
+        // SAFETY: `words` is 64-byte aligned (a line, or a copy of one), and so is the home line, which is mapped.
+        unsafe { cpu::differing_words(words.as_ptr().cast(), home) }
     };
     if mask == 0 {
         return Ok(());
@@ -155,7 +173,7 @@ fn examine<E>(
         addr,
         reserve,
         mask,
-        words: &line.0,
+        words,
     })?;
     if reserve {
         e.reserved.get_mut()[chunk] = 1;
@@ -182,7 +200,7 @@ impl Gather {
         always: bool,
         mut stage: impl FnMut(Changed<'_>) -> Result<(), E>,
     ) -> Result<u64, E> {
-        let threads = !os::single_threaded();
+        let mode = Mode::now(always);
         let forget = self.recheck.len() > RECHECK_MAX && os::membarrier();
         let listed_before = self.recheck.len();
         let mut failed = None;
@@ -197,16 +215,14 @@ impl Gather {
                 let line = addr & !(abi::LINE_SIZE - 1);
                 if failed.is_none() {
                     looked += 1;
-                    failed = self
-                        .take(line, Mode { threads, always }, &mut hint, &mut stage)
-                        .err();
+                    failed = self.take(line, mode, &mut hint, &mut stage).err();
                 } else {
                     self.left.push(line);
                 }
             });
         }
         if scan && failed.is_none() {
-            looked += self.scan_shadow(Mode { threads, always }, &mut stage)?;
+            looked += self.scan_shadow(mode, &mut stage)?;
         } else if scan {
             SCAN_SHADOW.store(true, Ordering::Release);
         }
@@ -214,7 +230,7 @@ impl Gather {
             return Err(e);
         }
         if listed_before > 0 {
-            looked += self.recheck(listed_before, forget, always, &mut stage)?;
+            looked += self.recheck(listed_before, forget, mode, &mut stage)?;
         }
         Ok(looked)
     }
@@ -243,8 +259,7 @@ impl Gather {
             }
             *flag = Flag::Fresh as u8;
         }
-        examine(&mut self.extents, extent, line, mode.always, stage)
-            .inspect_err(|_| self.left.push(line))
+        examine(&mut self.extents, extent, line, mode, stage).inspect_err(|_| self.left.push(line))
     }
 
     /// Looks again at the first `n` lines of the recheck list; with `forget` (a barrier has passed since they were
@@ -253,7 +268,7 @@ impl Gather {
         &mut self,
         n: usize,
         forget: bool,
-        always: bool,
+        mode: Mode,
         stage: &mut impl FnMut(Changed<'_>) -> Result<(), E>,
     ) -> Result<u64, E> {
         let mut looked = 0;
@@ -265,7 +280,7 @@ impl Gather {
             };
             if self.flag(extent, line) != Flag::Fresh as u8 {
                 looked += 1;
-                examine(&mut self.extents, extent, line, always, stage)?;
+                examine(&mut self.extents, extent, line, mode, stage)?;
             }
         }
         if forget {
@@ -344,7 +359,13 @@ impl Gather {
         let mut line = lo;
         while line < hi {
             looked += 1;
-            examine(&mut self.extents, extent, line, always, &mut stage)?;
+            examine(
+                &mut self.extents,
+                extent,
+                line,
+                Mode::now(always),
+                &mut stage,
+            )?;
             line += abi::LINE_SIZE;
         }
         Ok(looked)

@@ -33,7 +33,7 @@ static USED: AtomicUsize = AtomicUsize::new(0);
 /// Calls `f` with each part of `[lo, hi)` that lies in a mapped slot.
 #[inline]
 pub fn for_each_mapped(lo: u64, hi: u64, mut f: impl FnMut(u64, u64)) {
-    for e in &MAPPED[..USED.load(Ordering::Acquire)] {
+    for e in MAPPED.iter().take(USED.load(Ordering::Acquire)) {
         let end = e.end.load(Ordering::Acquire);
         let base = e.base.load(Ordering::Relaxed);
         let (a, b) = (lo.max(base), hi.min(end));

@@ -322,6 +322,12 @@ pub unsafe fn set_shadow(addr: u64) -> bool {
 
 /// The cold path of `__vernal_mark_line`: first mark of a thread, full ring, or injection. The shadow byte is set.
 pub extern "C" fn mark_slow(addr: u64) {
+    append(addr);
+}
+
+/// Appends a line whose shadow byte was clear until now.
+#[inline]
+fn append(addr: u64) {
     crate::inject::point(crate::inject::Site::Mark);
     match current() {
         Some(c) => c.append(addr),
@@ -344,7 +350,7 @@ pub extern "C" fn mark_range(addr: u64, len: u64) {
             // SAFETY: lo..hi lies in a mapped file's slot.
             if unsafe { set_shadow(line) } {
                 cpu::prefetch_for_write(line + abi::HOME_DISTANCE);
-                mark_slow(line);
+                append(line);
             }
             line += abi::LINE_SIZE;
         }

@@ -126,19 +126,21 @@ pub unsafe fn copy_line(from: *const u8, to: *mut u8) {
 #[inline]
 pub unsafe fn differing_words(a: *const u8, b: *const u8) -> u8 {
     let (a, b) = (a.cast::<x86::__m128i>(), b.cast::<x86::__m128i>());
-    let mut mask = 0u32;
-    for i in 0..4 {
-        // SAFETY: 4 x 16 bytes from aligned pointers with 64 readable bytes; SSE2 is part of x86-64.
-        let eq = unsafe {
-            x86::_mm_cmpeq_epi32(x86::_mm_load_si128(a.add(i)), x86::_mm_load_si128(b.add(i)))
-        };
-        // SAFETY: register-only.
-        let m = unsafe { x86::_mm_movemask_ps(x86::_mm_castsi128_ps(eq)) } as u32;
-        // Two 32-bit halves per word: the word is equal when both are.
-        let words = (m & (m >> 1) & 1) | ((m >> 2) & (m >> 3) & 1) << 1;
-        mask |= (words ^ 3) << (2 * i);
-    }
-    mask as u8
+    // SAFETY: 4 x 16 bytes from aligned pointers with 64 readable bytes each; SSE2 is part of x86-64.
+    let halves = unsafe {
+        let eq =
+            |i| x86::_mm_cmpeq_epi32(x86::_mm_load_si128(a.add(i)), x86::_mm_load_si128(b.add(i)));
+        let low = x86::_mm_packs_epi32(eq(0), eq(1));
+        let high = x86::_mm_packs_epi32(eq(2), eq(3));
+        // One bit per 32-bit half: set where equal.
+        x86::_mm_movemask_epi8(x86::_mm_packs_epi16(low, high)) as u32
+    };
+    // A word is equal when both its halves are: bits 0, 2, 4, … of `equal`, drawn together.
+    let equal = halves & (halves >> 1) & 0x5555;
+    let equal = (equal | equal >> 1) & 0x3333;
+    let equal = (equal | equal >> 2) & 0x0f0f;
+    let equal = equal | equal >> 4;
+    !(equal as u8)
 }
 
 #[cfg(test)]
