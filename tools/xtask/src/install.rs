@@ -14,6 +14,7 @@ use crate::{Result, build, ui::Ui, workspace::Workspace};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -23,6 +24,9 @@ pub struct Options {
     /// Put this in front of every path that is written, for packagers
     #[arg(long, value_name = "DIR")]
     destdir: Option<PathBuf>,
+    /// Afterwards compile, link and run a program with what was installed
+    #[arg(long, conflicts_with = "destdir")]
+    verify: bool,
 }
 
 /// Programs, and whether an installation without them is still one.
@@ -99,7 +103,102 @@ pub fn run(options: &Options) -> Result<bool> {
             .replace("@VERSION@", env!("CARGO_PKG_VERSION"));
         write(&ui, &under.join(to), &text)?;
     }
+    if options.verify {
+        verify(&ui, &workspace, &under)?;
+    }
     Ok(true)
+}
+
+/// Compiles the phone book with the installed driver, runs it, and lets the installed `vernal` look at its file; and a program
+/// that uses the explicit interface, found through pkg-config.
+fn verify(ui: &Ui, workspace: &Workspace, prefix: &Path) -> Result<()> {
+    let folder = workspace.target.join("xtask/verify");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).map_err(|e| format!("cannot create {}: {e}", folder.display()))?;
+    let folder = folder.canonicalize()?;
+    let driver = prefix.join("bin/vernal-cc");
+    let example = workspace.root.join("testsuite/examples/phonebook.c");
+    let (program, image) = (folder.join("phonebook"), folder.join("people.img"));
+    said(
+        Command::new(&driver)
+            .arg("-O2")
+            .arg(&example)
+            .arg("-o")
+            .arg(&program),
+        "",
+    )?;
+    let phonebook = |words: &[&str], expected: &str| -> Result<()> {
+        said(
+            Command::new(&program)
+                .arg(&image)
+                .args(words)
+                .env("VERNAL_PATHS", &image),
+            expected,
+        )
+    };
+    phonebook(&["add", "Ada", "1815"], "")?;
+    phonebook(&["find", "Ada"], "1815")?;
+    said(
+        Command::new(prefix.join("bin/vernal"))
+            .arg("check")
+            .arg(&image),
+        "clean",
+    )?;
+
+    let source = folder.join("explicit.c");
+    fs::write(&source, EXPLICIT)?;
+    let output = Command::new("pkg-config")
+        .args(["--cflags", "--libs", "vernal"])
+        .env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"))
+        .output()
+        .map_err(|e| format!("cannot run pkg-config: {e}"))?;
+    let flags = String::from_utf8(output.stdout)?;
+    let program = folder.join("explicit");
+    said(
+        Command::new(&driver)
+            .arg(&source)
+            .args(flags.split_whitespace())
+            .arg("-o")
+            .arg(&program),
+        "",
+    )?;
+    said(
+        Command::new(&program).arg(folder.join("explicit.img")),
+        "committed",
+    )?;
+    ui.line("verified: the installed driver compiles programs that work");
+    Ok(())
+}
+
+/// A program that knows Vernal.
+const EXPLICIT: &str = r#"
+#include <stdio.h>
+#include <vernal.h>
+int main(int argc, char **argv) {
+  int *at = argc > 1 ? vernal_map(argv[1], 4096, VERNAL_CREATE) : 0;
+  if (!at) { puts(vernal_last_error()); return 1; }
+  *at = 7;
+  if (vernal_commit() || vernal_unmap(at)) { puts(vernal_last_error()); return 1; }
+  puts("committed");
+  return 0;
+}
+"#;
+
+/// Runs a command that must succeed and say `expected`.
+fn said(command: &mut Command, expected: &str) -> Result<()> {
+    let shown = format!("{command:?}");
+    let output = command
+        .output()
+        .map_err(|e| format!("cannot run {shown}: {e}"))?;
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    if output.status.success() && text.contains(expected) {
+        return Ok(());
+    }
+    Err(format!("{shown}: {}, and it said: {text}", output.status).into())
 }
 
 fn read_dir(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -94,6 +94,18 @@ fn all(workspace: &Workspace) -> Result<Vec<Stage>> {
             false,
         ),
     ];
+    let prefix = workspace.target.join("xtask/prefix");
+    let mut install = Command::new(std::env::current_exe()?);
+    install
+        .args(["install", "--verify", "--prefix"])
+        .arg(prefix)
+        .current_dir(&workspace.root);
+    list.push(Stage {
+        name: "install",
+        command: install,
+        limit: minutes(5),
+        essential: false,
+    });
     for suite in suites::SUITES
         .iter()
         .filter(|suite| workspace.has(suite.package))
