@@ -11,6 +11,7 @@ pub mod choices;
 pub mod explore;
 pub mod frontier;
 pub mod litmus;
+pub mod mutants;
 pub mod rng;
 pub mod run;
 pub mod scenarios;

@@ -2,8 +2,11 @@
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Parser, Subcommand};
+use vernal_crash::litmus::{Protocol, Size, search};
+use vernal_crash::mutants::{Fate, MUTANTS, Mutant, Nursery, workspace_root};
 use vernal_crash::run::{Depth, Options, run};
 use vernal_crash::scenarios::{SCENARIOS, Scenario};
 use vernal_crash::world::Geometry;
@@ -20,6 +23,20 @@ struct Cli {
 enum Command {
     /// Enumerate the crash states of every scenario on every medium
     Enumerate(Enumerate),
+    /// Search every interleaving of barrier and commit on a machine with store buffers
+    Litmus,
+    /// Plant bugs into a copy of the workspace and demand that each is caught
+    Mutants(Mutants),
+}
+
+#[derive(clap::Args)]
+struct Mutants {
+    /// Only mutants whose name or file contains this
+    #[arg(long)]
+    only: Option<String>,
+    /// List them and do nothing
+    #[arg(long)]
+    list: bool,
 }
 
 #[derive(clap::Args)]
@@ -63,6 +80,8 @@ struct Row {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Enumerate(args) => enumerate(&args),
+        Command::Litmus => litmus(),
+        Command::Mutants(args) => mutants(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -162,4 +181,102 @@ fn enumerate(args: &Enumerate) -> Result<(), String> {
         println!("{summary}")
     }
     Ok(())
+}
+
+fn litmus() -> Result<(), String> {
+    let size = Size {
+        stores: 2,
+        commits: 2,
+    };
+    let verdict = search(Protocol::CORRECT, size);
+    println!(
+        "{:<48}{:>9} states  {}",
+        Protocol::CORRECT.name,
+        verdict.states,
+        "loses nothing"
+    );
+    if let Some(story) = verdict.lost {
+        return Err(format!(
+            "the protocol loses an update:\n  {}",
+            story.join("\n  ")
+        ));
+    }
+    for broken in Protocol::BROKEN {
+        let verdict = search(broken, size);
+        let Some(story) = verdict.lost else {
+            return Err(format!(
+                "'{}' loses nothing: the model is blind",
+                broken.name
+            ));
+        };
+        println!(
+            "{:<48}{:>9} states  an update is lost in {} steps:",
+            broken.name,
+            verdict.states,
+            story.len()
+        );
+        println!("  {}", story.join("\n  "));
+    }
+    Ok(())
+}
+
+fn mutants(args: &Mutants) -> Result<(), String> {
+    let wanted = |m: &&Mutant| match &args.only {
+        None => true,
+        Some(part) => {
+            m.name.contains(part.as_str()) || m.edits.iter().any(|e| e.file.contains(part.as_str()))
+        }
+    };
+    let chosen: Vec<&Mutant> = MUTANTS.iter().filter(wanted).collect();
+    if args.list {
+        for m in &chosen {
+            println!("{:<64}{}", m.name, m.test.join(" "));
+        }
+        return Ok(());
+    }
+    let begun = Instant::now();
+    let nursery =
+        Nursery::new(&workspace_root()).map_err(|e| format!("copying the workspace: {e}"))?;
+    let mut tests: Vec<_> = chosen.iter().map(|m| m.test).collect();
+    tests.sort();
+    tests.dedup();
+    for test in tests {
+        match nursery.check_healthy(test).map_err(|e| e.to_string())? {
+            Fate::Survived => {}
+            fate => {
+                return Err(format!(
+                    "cargo {} fails without any mutant: {fate:?}",
+                    test.join(" ")
+                ));
+            }
+        }
+    }
+    let mut failed = 0;
+    for m in &chosen {
+        let started = Instant::now();
+        let fate = nursery.raise(m).map_err(|e| format!("{}: {e}", m.name))?;
+        let text = match &fate {
+            Fate::Caught => "caught".to_owned(),
+            Fate::CaughtHanging => "caught (the test hangs)".to_owned(),
+            Fate::Survived => "SURVIVED".to_owned(),
+            Fate::Broken(why) => format!("BROKEN: {why}"),
+        };
+        failed += u32::from(!matches!(fate, Fate::Caught | Fate::CaughtHanging));
+        println!(
+            "{:<64}{:>6.1} s  {text}",
+            m.name,
+            started.elapsed().as_secs_f64()
+        );
+    }
+    println!(
+        "{} of {} mutants caught in {:.0} s",
+        chosen.len() as u32 - failed,
+        chosen.len(),
+        begun.elapsed().as_secs_f64()
+    );
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(format!("{failed} mutants were not caught"))
+    }
 }

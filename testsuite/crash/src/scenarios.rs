@@ -17,8 +17,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// Lengths of its files.
     lens: &'static [u64],
-    /// Length of its journal.
-    log_len: u64,
+    /// Length of its journal, and up to which it grows.
+    log: (u64, u64),
     run: fn(&mut Session, &mut Rng) -> Result<(), JournalError>,
     /// What must hold in each committed state.
     walk: fn(&SnapshotMemory<'_>, u64) -> Result<(), String>,
@@ -29,70 +29,77 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "list",
         lens: &[4096],
-        log_len: 8192,
+        log: (8192, 0),
         run: list,
         walk: walk_list,
     },
     Scenario {
         name: "btree",
         lens: &[16384],
-        log_len: 8192,
+        log: (8192, 0),
         run: btree,
         walk: walk_btree,
     },
     Scenario {
         name: "kv",
         lens: &[8192],
-        log_len: 8192,
+        log: (8192, 0),
         run: kv,
         walk: walk_kv,
     },
     Scenario {
         name: "two-files",
         lens: &[1024, 1024, 512],
-        log_len: 8192,
+        log: (8192, 0),
         run: two_files,
         walk: anything,
     },
     Scenario {
         name: "resize",
         lens: &[1000, 300],
-        log_len: 8192,
+        log: (8192, 0),
         run: resize,
         walk: anything,
     },
     Scenario {
         name: "checkpoint",
         lens: &[2048],
-        log_len: 4096,
+        log: (4096, 0),
         run: checkpoint,
+        walk: walk_list,
+    },
+    Scenario {
+        name: "growing-log",
+        lens: &[2048],
+        log: (4096, 16384),
+        run: asynchronous,
         walk: walk_list,
     },
     Scenario {
         name: "async",
         lens: &[2048],
-        log_len: 8192,
+        log: (8192, 0),
         run: asynchronous,
         walk: walk_list,
     },
     Scenario {
         name: "grow-journal",
         lens: &[16384],
-        log_len: 4096,
+        log: (4096, 0),
         run: grow_journal,
         walk: anything,
     },
     Scenario {
         name: "abort",
         lens: &[2048],
-        log_len: 8192,
+        log: (8192, 0),
         run: abort,
         walk: walk_list,
     },
     Scenario {
         name: "sessions",
         lens: &[1024, 700],
-        log_len: 4096,
+        log: (4096, 0),
         run: sessions,
         walk: anything,
     },
@@ -109,7 +116,8 @@ impl Scenario {
         let setup = Setup {
             geometry,
             lens: self.lens.to_vec(),
-            log_len: self.log_len,
+            log_len: self.log.0,
+            grow_to: self.log.1,
         };
         let mut session = Session::start(&setup).map_err(|e| e.to_string())?;
         (self.run)(&mut session, &mut Rng::new(seed)).map_err(|e| e.to_string())?;

@@ -27,6 +27,8 @@ pub struct Setup {
     pub lens: Vec<u64>,
     /// Length of a journal's log.
     pub log_len: u64,
+    /// Length up to which it grows before it is recycled.
+    pub grow_to: u64,
 }
 
 struct File {
@@ -46,6 +48,7 @@ pub struct Session {
     dirty: BTreeSet<u64>,
     oracle: Oracle,
     log_len: u64,
+    grow_to: u64,
     journals: u16,
     start: Vec<crate::world::Image>,
 }
@@ -102,6 +105,7 @@ impl Session {
             dirty: BTreeSet::new(),
             oracle: Oracle::default(),
             log_len: setup.log_len,
+            grow_to: setup.grow_to,
             journals: 0,
             start,
         };
@@ -125,7 +129,7 @@ impl Session {
                 log_len: self.log_len,
             },
         )?;
-        self.committer = Some(Committer::new(journal));
+        self.committer = Some(Committer::new(journal).growing_to(self.grow_to));
         for file in 0..self.files.len() {
             self.add_file(file)?;
         }

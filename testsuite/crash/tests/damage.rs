@@ -29,6 +29,7 @@ fn crashed() -> Crashed {
         geometry: Geometry::DAX,
         lens: vec![512],
         log_len: 4096,
+        grow_to: 0,
     })
     .unwrap();
     let start = s.world().borrow().images[HOME as usize].clone();

@@ -17,6 +17,7 @@ fn session(geometry: Geometry, log_len: u64) -> Session {
         geometry,
         lens: vec![1024],
         log_len,
+        grow_to: 0,
     })
     .unwrap();
     for i in 0..5 {
@@ -92,6 +93,7 @@ fn a_full_disk_when_the_journal_grows_changes_nothing_and_can_be_retried() {
         geometry: Geometry::SECTOR,
         lens: vec![1 << 15],
         log_len: 4096,
+        grow_to: 0,
     })
     .unwrap();
     for word in 0..2000 {

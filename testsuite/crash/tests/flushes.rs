@@ -12,6 +12,7 @@ fn session(geometry: Geometry) -> Session {
         geometry,
         lens: vec![4096, 4096],
         log_len: 1 << 20,
+        grow_to: 0,
     })
     .unwrap()
 }

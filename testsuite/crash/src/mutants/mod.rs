@@ -1,0 +1,236 @@
+//! Mutants: bugs planted into a copy of the workspace, one at a time, each of which the tests must catch.
+//!
+//! A mutant that survives means that a test is missing. The table is data ([`MUTANTS`]); a test checks at every build
+//! that each mutant's text is still found in the source, so that the table cannot rot unseen.
+
+mod table;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub use table::MUTANTS;
+
+/// One change of a source file.
+#[derive(Debug, Clone, Copy)]
+pub struct Edit {
+    /// File, from the root of the workspace.
+    pub file: &'static str,
+    /// Text that occurs there exactly once.
+    pub search: &'static str,
+    /// What it becomes.
+    pub replace: &'static str,
+}
+
+/// A planted bug.
+#[derive(Debug, Clone, Copy)]
+pub struct Mutant {
+    /// What the bug is.
+    pub name: &'static str,
+    /// How it is planted.
+    pub edits: &'static [Edit],
+    /// `cargo` arguments of the test that must fail. It is built first, and the build must succeed.
+    pub test: &'static [&'static str],
+}
+
+/// Longest that a mutant's test may run; one that hangs is caught too.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+/// What is copied of the workspace.
+const COPIED: [&str; 8] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    ".cargo",
+    "runtime",
+    "llvm-pass",
+    "tools",
+    "testsuite",
+    "rust-toolchain.toml",
+];
+
+/// How a mutant ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// The test failed.
+    Caught,
+    /// The test ran longer than it may.
+    CaughtHanging,
+    /// The test passed: a test is missing.
+    Survived,
+    /// The table is wrong.
+    Broken(String),
+}
+
+impl Mutant {
+    /// The files with the bug in them, or why it cannot be planted.
+    pub fn plant(&self, root: &Path) -> Result<Vec<(&'static str, String)>, String> {
+        let mut files: Vec<(&'static str, String)> = Vec::new();
+        for edit in self.edits {
+            if !files.iter().any(|(file, _)| *file == edit.file) {
+                let text = fs::read_to_string(root.join(edit.file))
+                    .map_err(|e| format!("{}: {e}", edit.file))?;
+                files.push((edit.file, text));
+            }
+            let (_, text) = files
+                .iter_mut()
+                .find(|(file, _)| *file == edit.file)
+                .expect("just added");
+            match text.matches(edit.search).count() {
+                1 => *text = text.replace(edit.search, edit.replace),
+                n => {
+                    return Err(format!(
+                        "{}: this occurs {n} times and must occur once:\n{}",
+                        edit.file, edit.search
+                    ));
+                }
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// Where mutants are planted and built.
+#[derive(Debug)]
+pub struct Nursery {
+    root: PathBuf,
+    tree: PathBuf,
+    target: PathBuf,
+}
+
+impl Nursery {
+    /// Brings a copy of the workspace at `root` up to date, under `target/mutants`.
+    pub fn new(root: &Path) -> io::Result<Nursery> {
+        let base = root.join("target").join("mutants");
+        let nursery = Nursery {
+            root: root.to_owned(),
+            tree: base.join("tree"),
+            target: base.join("target"),
+        };
+        for name in COPIED {
+            sync(&root.join(name), &nursery.tree.join(name))?;
+        }
+        Ok(nursery)
+    }
+
+    /// Plants a mutant, runs its test, and takes it out again.
+    pub fn raise(&self, mutant: &Mutant) -> io::Result<Fate> {
+        let files = match mutant.plant(&self.root) {
+            Ok(files) => files,
+            Err(why) => return Ok(Fate::Broken(why)),
+        };
+        for (file, text) in &files {
+            fs::write(self.tree.join(file), text)?;
+        }
+        let fate = self.test(mutant);
+        for (file, _) in &files {
+            fs::copy(self.root.join(file), self.tree.join(file))?;
+        }
+        fate
+    }
+
+    /// Runs a test on the unchanged copy: what fails here says nothing about a mutant.
+    pub fn check_healthy(&self, test: &'static [&'static str]) -> io::Result<Fate> {
+        self.test(&Mutant {
+            name: "none",
+            edits: &[],
+            test,
+        })
+    }
+
+    fn test(&self, mutant: &Mutant) -> io::Result<Fate> {
+        let built = self.cargo(mutant.test).arg("--no-run").output()?;
+        if !built.status.success() {
+            let errors = String::from_utf8_lossy(&built.stderr);
+            let errors: Vec<_> = errors
+                .lines()
+                .filter(|l| l.starts_with("error"))
+                .take(5)
+                .collect();
+            return Ok(Fate::Broken(format!(
+                "it does not build:\n{}",
+                errors.join("\n")
+            )));
+        }
+        let mut child = self
+            .cargo(mutant.test)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(if status.success() {
+                    Fate::Survived
+                } else {
+                    Fate::Caught
+                });
+            }
+            if begun.elapsed() > TIME_LIMIT {
+                child.kill()?;
+                child.wait()?;
+                return Ok(Fate::CaughtHanging);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo
+            .current_dir(&self.tree)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .args(arguments);
+        cargo
+    }
+}
+
+/// Copies what differs, so that unchanged files keep their times and are not built again.
+fn sync(from: &Path, to: &Path) -> io::Result<()> {
+    let Ok(kind) = fs::symlink_metadata(from) else {
+        return Ok(());
+    };
+    if kind.is_dir() {
+        fs::create_dir_all(to)?;
+        let mut names = Vec::new();
+        for entry in fs::read_dir(from)? {
+            let name = entry?.file_name();
+            if name != "target" && name != ".git" {
+                sync(&from.join(&name), &to.join(&name))?;
+                names.push(name);
+            }
+        }
+        // What is gone from the workspace must not be built.
+        for entry in fs::read_dir(to)? {
+            let entry = entry?;
+            if names.contains(&entry.file_name()) {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?
+            } else {
+                fs::remove_file(entry.path())?
+            }
+        }
+    } else if kind.is_file() {
+        let text = fs::read(from)?;
+        if fs::read(to).ok().as_ref() != Some(&text) {
+            if let Some(parent) = to.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::write(to, text)?;
+        }
+    }
+    Ok(())
+}
+
+/// The root of the workspace that this crate is part of.
+pub fn workspace_root() -> PathBuf {
+    let manifest =
+        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&manifest)
+        .ancestors()
+        .nth(2)
+        .unwrap_or(Path::new("."))
+        .to_owned()
+}
