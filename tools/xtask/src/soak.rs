@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 #[derive(clap::Args)]
 pub struct SoakOptions {
     /// What to run
-    #[arg(value_parser = ["crash", "kill", "programs", "mutants"])]
+    #[arg(value_parser = ["crash", "litmus", "kill", "programs", "mutants", "fuzz"])]
     what: String,
     /// For how long; the round that runs then is finished
     #[arg(long, default_value_t = 10)]
@@ -43,9 +43,11 @@ pub struct BenchOptions {
 
 /// `cargo xtask soak`: rounds with new seeds until the time is over or one fails.
 pub fn soak(options: &SoakOptions) -> Result<bool> {
-    let suite = Suite::find(SUITES, &options.what)
-        .ok_or_else(|| format!("there is no suite {}", options.what))?;
-    let workspace = prepare(suite)?;
+    let what = options.what.as_str();
+    let (workspace, suite) = match Suite::find(SUITES, what) {
+        Some(suite) => (prepare(suite)?, Some(suite)),
+        None => (Workspace::load()?, None),
+    };
     let first = options
         .seed
         .unwrap_or_else(|| rng::fresh_seed() % 1_000_000_000);
@@ -53,23 +55,46 @@ pub fn soak(options: &SoakOptions) -> Result<bool> {
     let mut rounds = 0;
     loop {
         let seed = first.wrapping_add(rounds);
-        println!("soak {}: round {}, seed {seed}", suite.name, rounds + 1);
-        if !run(&workspace, suite, suite.round(seed))? {
+        println!("soak {what}: round {}, seed {seed}", rounds + 1);
+        let fine = match suite {
+            Some(suite) => run(&workspace, suite, suite.round(seed))?,
+            None => fuzz(&workspace)?,
+        };
+        if !fine {
             println!(
-                "soak {}: FAILED in round {}; again: cargo xtask soak {} --minutes 0 --seed {seed}",
-                suite.name,
-                rounds + 1,
-                suite.name
+                "soak {what}: FAILED in round {}; again: cargo xtask soak {what} --minutes 0 --seed {seed}",
+                rounds + 1
             );
             return Ok(false);
         }
         rounds += 1;
         if Instant::now() >= end {
-            println!("soak {}: {rounds} rounds, all fine", suite.name);
+            println!("soak {what}: {rounds} rounds, all fine");
             return Ok(true);
         }
     }
 }
+
+/// The property tests with many more cases than in `cargo test`. A failing case is kept in a `proptest-regressions` file, which
+/// every later run tries first.
+fn fuzz(workspace: &Workspace) -> Result<bool> {
+    let mut command = workspace.cargo(&[
+        "test",
+        "--release",
+        "--package",
+        "vernal-format",
+        "--package",
+        "vernal-select",
+    ]);
+    let status = command
+        .env("PROPTEST_CASES", FUZZ_CASES)
+        .status()
+        .map_err(|e| format!("cannot run cargo: {e}"))?;
+    Ok(status.success())
+}
+
+/// Cases of each property in one round of fuzzing: about a minute on two cores.
+const FUZZ_CASES: &str = "100000";
 
 /// `cargo xtask mutants`.
 pub fn mutants(options: &MutantsOptions) -> Result<bool> {
