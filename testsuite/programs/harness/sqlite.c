@@ -48,6 +48,15 @@ static void open_database(struct state *state) {
   execute("PRAGMA journal_mode=MEMORY; PRAGMA cache_size=200;");
 }
 
+/* The size of the image is kept by SQLite while it is open. */
+static void remember_size(void) {
+  struct state *state = (struct state *)persist->root;
+  sqlite3_int64 size = 0;
+  unsigned char *image = sqlite3_serialize(db, "main", &size, SQLITE_SERIALIZE_NOCOPY);
+  if (image != state->image) die("sqlite moved its image");
+  state->size = size;
+}
+
 void program_start(void) {
   persist->heap.end = (char *)persist + PERSIST_SIZE / 2;
   struct state *state = (struct state *)heap_alloc(&persist->heap, sizeof *state);
@@ -65,18 +74,10 @@ void program_start(void) {
           "  UPDATE account SET balance = balance + new.amount WHERE id = new.target; END;"
           "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)"
           "  INSERT INTO account SELECT i, 'owner ' || (i * 7919 % 100), 1000, hex(i * 123456789) FROM n;");
+  remember_size();
 }
 
 void program_resume(void) { open_database((struct state *)persist->root); }
-
-/* The size of the image is kept by SQLite while it is open. */
-static void remember_size(void) {
-  struct state *state = (struct state *)persist->root;
-  sqlite3_int64 size = 0;
-  unsigned char *image = sqlite3_serialize(db, "main", &size, SQLITE_SERIALIZE_NOCOPY);
-  if (image != state->image) die("sqlite moved its image");
-  state->size = size;
-}
 
 void program_step(uint64_t number) {
   char sql[512];

@@ -165,6 +165,41 @@ impl Example {
     }
 }
 
+/// The phone book with the pass left out: the audit must find what it writes, or all the zeros above mean nothing.
+pub fn audit_finds(tools: &Tools) -> Result<String> {
+    let executable = tools.work.join("bin/phonebook-no-pass");
+    let mut compiler = Command::new(tools.compiler(false));
+    run(compiler
+        .args(["-O2", "--vernal-no-pass"])
+        .arg(folder(tools).join("phonebook.c"))
+        .arg("-o")
+        .arg(&executable))?;
+    let folder = tools.work.join("run/no-pass");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    let file = folder.join("book.img");
+    let output = Command::new(&executable)
+        .arg(&file)
+        .args(["stress", "3"])
+        .env("VERNAL_PATHS", &file)
+        .env("VERNAL_AUDIT", "1")
+        .stdin(Stdio::null())
+        .output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    fs::remove_dir_all(&folder)?;
+    if output.status.code() != Some(AUDIT_STATUS) || !stderr.contains("bytes in the line at") {
+        return Err(format!(
+            "an uninstrumented program passed the audit: {}\n{stderr}",
+            output.status
+        )
+        .into());
+    }
+    Ok("an uninstrumented program is found".to_owned())
+}
+
+/// What a program ends with when the audit has found something.
+const AUDIT_STATUS: i32 = 86;
+
 fn last_number(text: &str) -> Option<u64> {
     text.split(|c: char| !c.is_ascii_digit())
         .filter_map(|w| w.parse().ok())

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use vernal_programs::Result;
 use vernal_programs::build::{Level, build};
 use vernal_programs::check::{Random, Subject};
-use vernal_programs::examples::{EXAMPLES, Example};
+use vernal_programs::examples::{EXAMPLES, Example, audit_finds};
 use vernal_programs::programs::{PROGRAMS, Program};
 use vernal_programs::rust::{self, Profile};
 use vernal_programs::sources::Sources;
@@ -50,6 +50,7 @@ enum Job {
     Program(&'static Program, Level),
     Rust(Profile),
     Example(&'static Example),
+    AuditFinds,
 }
 
 impl Job {
@@ -59,6 +60,7 @@ impl Job {
             Self::Rust(Profile::Dev) => "rust-dev".to_owned(),
             Self::Rust(Profile::Release) => "rust-release".to_owned(),
             Self::Example(example) => format!("example-{}", example.name),
+            Self::AuditFinds => "audit-finds".to_owned(),
         }
     }
 }
@@ -72,6 +74,7 @@ fn jobs(options: &Options) -> VecDeque<Job> {
     }
     jobs.extend([Job::Rust(Profile::Dev), Job::Rust(Profile::Release)]);
     jobs.extend(EXAMPLES.iter().map(Job::Example));
+    jobs.push_back(Job::AuditFinds);
     if let Some(only) = &options.only {
         jobs.retain(|job| job.name().contains(only.as_str()));
     }
@@ -89,6 +92,7 @@ fn perform(
     let mut random = Random::new(seed);
     let (executable, steps) = match job {
         Job::Example(example) => return example.check(tools, options.kills, &mut random),
+        Job::AuditFinds => return audit_finds(tools),
         Job::Program(program, level) => (
             build(tools, program, &program.recipe(tools, sources)?, level)?,
             program.steps,
