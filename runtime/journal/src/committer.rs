@@ -449,8 +449,12 @@ impl<J: Media, H: Media> Committer<J, H> {
             return Ok(());
         }
         let needed = self.journal.needed_bytes(&self.builder);
-        self.journal
-            .grow(needed.max(self.journal.capacity().saturating_mul(2)))?;
+        let ample = needed.max(self.journal.capacity().saturating_mul(2));
+        match self.journal.grow(ample) {
+            // What is needed may fit where more does not.
+            Err(e) if e.is_recoverable() && needed < ample => self.journal.grow(needed)?,
+            result => result?,
+        }
         self.stats.growths += 1;
         Ok(())
     }

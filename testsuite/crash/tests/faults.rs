@@ -99,8 +99,13 @@ fn a_full_disk_when_the_journal_grows_changes_nothing_and_can_be_retried() {
     for word in 0..2000 {
         put(&mut s, word, word + 1);
     }
-    plan(&s, fault(FaultOn::SetLen, JOURNAL, ErrorKind::StorageFull));
+    let full = Fault {
+        forever: true,
+        ..fault(FaultOn::SetLen, JOURNAL, ErrorKind::StorageFull)
+    };
+    plan(&s, full);
     let e = s.commit().unwrap_err();
+    s.world().borrow_mut().faults.clear();
     assert!(
         matches!(e, JournalError::NoSpace { .. }) && e.is_recoverable(),
         "{e}"

@@ -2,8 +2,26 @@
 
 use super::{Edit, Mutant};
 
-/// Enumerated crash states.
-const ENUMERATE: &[&str] = &["test", "-p", "vernal-crash", "--test", "enumerate"];
+/// Enumerated crash states of one scenario.
+macro_rules! enumerate {
+    ($scenario:literal) => {
+        &[
+            "test",
+            "-p",
+            "vernal-crash",
+            "--test",
+            "enumerate",
+            $scenario,
+        ]
+    };
+}
+const CHECKPOINT: &[&str] = enumerate!("checkpoint");
+const ASYNC: &[&str] = enumerate!("asynchronous");
+const ABORT: &[&str] = enumerate!("abort");
+const TWO_FILES: &[&str] = enumerate!("two_files");
+const RESIZE: &[&str] = enumerate!("resize");
+const SESSIONS: &[&str] = enumerate!("sessions");
+const GROW: &[&str] = enumerate!("grow_journal");
 /// Decay and tampering.
 const DAMAGE: &[&str] = &["test", "-p", "vernal-crash", "--test", "damage"];
 /// Failing media.
@@ -22,7 +40,7 @@ pub const MUTANTS: &[Mutant] = &[
             search: ".write_durable(self.sb.log_offset + self.head, bytes)",
             replace: ".write(self.sb.log_offset + self.head, bytes)",
         }],
-        test: ENUMERATE,
+        test: CHECKPOINT,
     },
     Mutant {
         name: "asynchronous records are not fenced",
@@ -33,7 +51,7 @@ pub const MUTANTS: &[Mutant] = &[
             replace: r##"                Ok(())
             } else {"##,
         }],
-        test: ENUMERATE,
+        test: ASYNC,
     },
     Mutant {
         name: "buffered records are written without a flush",
@@ -44,7 +62,7 @@ pub const MUTANTS: &[Mutant] = &[
             replace: r##"                self.media
                     .write(self.sb.log_offset + self.buffer_at"##,
         }],
-        test: ENUMERATE,
+        test: ASYNC,
     },
     Mutant {
         name: "the checksum leaves out the record's last word",
@@ -61,7 +79,7 @@ pub const MUTANTS: &[Mutant] = &[
                 replace: "u64::from_le(words[0]) == xxh3_64_with_seed(words[1..words.len() - 1].as_bytes(), seed)",
             },
         ],
-        test: ENUMERATE,
+        test: CHECKPOINT,
     },
     Mutant {
         name: "the checksum is not looked at",
@@ -71,7 +89,7 @@ pub const MUTANTS: &[Mutant] = &[
             replace: r##"let _ = (words, seed, verify_record);
         Ok(Some(header))"##,
         }],
-        test: ENUMERATE,
+        test: CHECKPOINT,
     },
     Mutant {
         name: "the checksum's seed leaves out the generation",
@@ -109,7 +127,7 @@ pub const MUTANTS: &[Mutant] = &[
             }
 "##,
         }],
-        test: ENUMERATE,
+        test: CHECKPOINT,
     },
     Mutant {
         name: "a checkpoint does not start a new generation",
@@ -118,7 +136,7 @@ pub const MUTANTS: &[Mutant] = &[
             search: "sb.generation += 1;",
             replace: "sb.generation += 0;",
         }],
-        test: ENUMERATE,
+        test: CHECKPOINT,
     },
     Mutant {
         name: "the generation in the header is not checked",
@@ -156,7 +174,7 @@ pub const MUTANTS: &[Mutant] = &[
                 replace: "        self.announced = false;",
             },
         ],
-        test: ENUMERATE,
+        test: CHECKPOINT,
     },
     Mutant {
         name: "a checkpoint does not flush the homes",
@@ -167,7 +185,7 @@ pub const MUTANTS: &[Mutant] = &[
             replace: r##"            if home.dirty {
                 if let Err(e) = Ok::<(), io::Error>(()) {"##,
         }],
-        test: ENUMERATE,
+        test: CHECKPOINT,
     },
     Mutant {
         name: "a checkpoint flushes the first home only",
@@ -178,7 +196,7 @@ pub const MUTANTS: &[Mutant] = &[
             replace: r##"        for home in self.homes.iter_mut().flatten().take(1) {
             if home.dirty {"##,
         }],
-        test: ENUMERATE,
+        test: TWO_FILES,
     },
     Mutant {
         name: "a commit is applied before it is durable",
@@ -188,7 +206,7 @@ pub const MUTANTS: &[Mutant] = &[
             replace: r##"        self.apply_staged()?;
         let sequence = match self.journal.append(&mut self.builder) {"##,
         }],
-        test: ENUMERATE,
+        test: CHECKPOINT,
     },
     Mutant {
         name: "an asynchronous commit is applied before its flush",
@@ -200,7 +218,7 @@ pub const MUTANTS: &[Mutant] = &[
         self.apply_staged()?;
 "##,
         }],
-        test: ENUMERATE,
+        test: ASYNC,
     },
     Mutant {
         name: "asynchronous commits are not looked at by the next diff",
@@ -211,7 +229,7 @@ pub const MUTANTS: &[Mutant] = &[
             replace: r##"        if self.pending.lines().len() > 1_000_000 {
             return self.stage_over_pending"##,
         }],
-        test: ENUMERATE,
+        test: ASYNC,
     },
     Mutant {
         name: "an abort restores the home without the asynchronous commits",
@@ -229,7 +247,7 @@ pub const MUTANTS: &[Mutant] = &[
 
     /// Stages a new length"##,
         }],
-        test: ENUMERATE,
+        test: ABORT,
     },
     Mutant {
         name: "only one of several files gets its part of a commit",
@@ -247,7 +265,7 @@ pub const MUTANTS: &[Mutant] = &[
     };
     home.dirty = true;"##,
         }],
-        test: ENUMERATE,
+        test: TWO_FILES,
     },
     Mutant {
         name: "the last word of a line is not compared",
@@ -269,7 +287,7 @@ pub const MUTANTS: &[Mutant] = &[
             replace: r##"                && base_line == base + 1
 "##,
         }],
-        test: ENUMERATE,
+        test: RESIZE,
     },
     Mutant {
         name: "the superblock forgets new lengths",
@@ -279,7 +297,7 @@ pub const MUTANTS: &[Mutant] = &[
 "##,
             replace: "",
         }],
-        test: ENUMERATE,
+        test: RESIZE,
     },
     Mutant {
         name: "bytes beyond the end of the file come back",
@@ -288,7 +306,7 @@ pub const MUTANTS: &[Mutant] = &[
             search: "if start + LINE_SIZE <= len {",
             replace: "if start < len {",
         }],
-        test: ENUMERATE,
+        test: RESIZE,
     },
     Mutant {
         name: "a file shrinks before the record says so",
@@ -299,7 +317,7 @@ pub const MUTANTS: &[Mutant] = &[
             replace: r##"            if len != home.media.len()
 "##,
         }],
-        test: ENUMERATE,
+        test: RESIZE,
     },
     Mutant {
         name: "the superblock has one slot only",
@@ -308,7 +326,7 @@ pub const MUTANTS: &[Mutant] = &[
             search: "            let slot = (self.sb_slot + 1) % SLOT_COUNT;",
             replace: "            let slot = 0;",
         }],
-        test: ENUMERATE,
+        test: CHECKPOINT,
     },
     Mutant {
         name: "the metadata has one slot only",
@@ -317,7 +335,7 @@ pub const MUTANTS: &[Mutant] = &[
             search: "            let slot = (self.slot + 1) % SLOT_COUNT;",
             replace: "            let slot = 0;",
         }],
-        test: ENUMERATE,
+        test: SESSIONS,
     },
     Mutant {
         name: "the other slot keeps the old value",
@@ -337,7 +355,7 @@ pub const MUTANTS: &[Mutant] = &[
             search: "b.update() > a.update()",
             replace: "b.update() < a.update()",
         }],
-        test: ENUMERATE,
+        test: SESSIONS,
     },
     Mutant {
         name: "a slot's checksum leaves out its version",
@@ -375,7 +393,7 @@ pub const MUTANTS: &[Mutant] = &[
         self.journal.add_member(member, meta_path)?;
         if let Err(e) = activated {"##,
         }],
-        test: ENUMERATE,
+        test: SESSIONS,
     },
     Mutant {
         name: "metadata is never active",
@@ -385,7 +403,7 @@ pub const MUTANTS: &[Mutant] = &[
             replace: r##"let _ = journal_path;
         if let Err(e) = meta.set_clean(len) {"##,
         }],
-        test: ENUMERATE,
+        test: CHECKPOINT,
     },
     Mutant {
         name: "metadata is clean before the home is durable",
@@ -404,7 +422,7 @@ pub const MUTANTS: &[Mutant] = &[
         self.checkpoint()?;
 "##,
         }],
-        test: ENUMERATE,
+        test: CHECKPOINT,
     },
     Mutant {
         name: "recovery does not flush the home",
@@ -415,7 +433,7 @@ pub const MUTANTS: &[Mutant] = &[
             replace: r##"    Ok(())
         .map_err("##,
         }],
-        test: ENUMERATE,
+        test: CHECKPOINT,
     },
     Mutant {
         name: "a record's place in its flush is not told",
@@ -428,7 +446,7 @@ pub const MUTANTS: &[Mutant] = &[
         }
     }"##,
         }],
-        test: ENUMERATE,
+        test: ASYNC,
     },
     Mutant {
         name: "records go on beyond the end of the log",
@@ -437,7 +455,7 @@ pub const MUTANTS: &[Mutant] = &[
             search: "(self.head + record.record_bytes()).next_multiple_of(self.unit as u64) <= self.sb.log_len",
             replace: "(self.head + record.record_bytes()).next_multiple_of(self.unit as u64) <= self.sb.log_len + 4096",
         }],
-        test: ENUMERATE,
+        test: CHECKPOINT,
     },
     Mutant {
         name: "a larger journal is promised before it is durable",
@@ -449,7 +467,7 @@ pub const MUTANTS: &[Mutant] = &[
 "##,
             replace: "",
         }],
-        test: ENUMERATE,
+        test: GROW,
     },
     Mutant {
         name: "decay in the middle of the log passes for its end",
