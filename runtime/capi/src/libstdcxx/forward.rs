@@ -3,8 +3,9 @@
 //! The virtual ones (`num_get::do_get`, `streambuf::xsgetn`) are reached through vtables inside libstdc++.so; those refer to
 //! the functions by name, so that the dynamic linker finds these here.
 //!
-//! Not covered: `to_chars` for `long double` (its argument cannot be named in Rust), and the pool resources of `std::pmr`,
-//! whose free lists live in memory from their upstream; the audit reports both.
+//! Not covered: the pool resources of `std::pmr`, whose free lists live in memory from their upstream, and objects that
+//! virtual functions inside libstdc++.so return by value (`error_category::message`) straight into a mapped object. The audit
+//! reports both.
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::mem::transmute;
@@ -365,6 +366,54 @@ pub unsafe extern "C" fn need_rehash(
     let need = unsafe { transmute::<*mut c_void, F>(NEXT.get())(this, buckets, elements, inserts) };
     crate::mark(this.cast(), size_of::<RehashPolicy>());
     need
+}
+
+/// A `long double` as an argument: 16 bytes on the stack. The field that is not aligned puts the type into the ABI's class
+/// MEMORY, as `long double` is; Rust has no such number.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct LongDouble(u8, u64, [u8; 7]);
+
+const _: () = assert!(size_of::<LongDouble>() == 16);
+
+to_chars! {
+    to_chars_f80 "_ZSt8to_charsPcS_e" (value: LongDouble);
+    to_chars_f80_format "_ZSt8to_charsPcS_eSt12chars_format" (value: LongDouble, format: c_int);
+    to_chars_f80_precision "_ZSt8to_charsPcS_eSt12chars_formati" (value: LongDouble, format: c_int, precision: c_int);
+}
+
+macro_rules! time_get {
+    ($($function:ident $symbol:literal;)*) => {$(
+        /// `std::time_get<char>::get`: `stream >> std::get_time(tm, format)`.
+        ///
+        /// # Safety
+        ///
+        /// As for the C++ function. It may throw.
+        #[unsafe(export_name = $symbol)]
+        pub unsafe extern "C-unwind" fn $function(
+            this: *const c_void, first: StreamIterator, last: StreamIterator, stream: *mut c_void, state: *mut c_int,
+            time: *mut libc::tm, format: *const c_char, format_end: *const c_char,
+        ) -> StreamIterator {
+            type F = unsafe extern "C-unwind" fn(
+                *const c_void, StreamIterator, StreamIterator, *mut c_void, *mut c_int,
+                *mut libc::tm, *const c_char, *const c_char,
+            ) -> StreamIterator;
+            static NEXT: Next = Next::new(match CStr::from_bytes_with_nul(concat!($symbol, "\0").as_bytes()) {
+                Ok(name) => name,
+                Err(_) => panic!(),
+            });
+            // SAFETY: the symbol has this signature, references being pointers; the arguments are the caller's.
+            let result = unsafe {
+                transmute::<*mut c_void, F>(NEXT.get())(this, first, last, stream, state, time, format, format_end)
+            };
+            crate::mark(time.cast(), size_of::<libc::tm>());
+            result
+        }
+    )*};
+}
+time_get! {
+    time_get_old "_ZNKSt8time_getIcSt19istreambuf_iteratorIcSt11char_traitsIcEEE3getES3_S3_RSt8ios_baseRSt12_Ios_IostateP2tmPKcSC_";
+    time_get_cxx11 "_ZNKSt7__cxx118time_getIcSt19istreambuf_iteratorIcSt11char_traitsIcEEE3getES4_S4_RSt8ios_baseRSt12_Ios_IostateP2tmPKcSD_";
 }
 
 macro_rules! into_value {
