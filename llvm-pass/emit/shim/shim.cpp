@@ -1,6 +1,7 @@
 /* The part of LLVM that its C interface lacks: pass registration, loops and scalar evolution, splitting blocks,
  * diagnostics. Everything that decides anything is Rust; these functions only look up or rewrite what they are told. */
 #include "llvm-c/Core.h"
+#include "llvm/Analysis/BlockFrequencyInfo.h"
 #include "llvm/Analysis/LoopInfo.h"
 #include "llvm/Analysis/ScalarEvolution.h"
 #include "llvm/Analysis/ScalarEvolutionExpressions.h"
@@ -167,6 +168,13 @@ extern "C" int vernal_shim_arg_byval(LLVMValueRef Arg) {
   return A->hasByValAttr() || A->hasPreallocatedAttr() || A->hasInAllocaAttr();
 }
 
+/* How often a block runs per call of its function, as far as LLVM can guess. */
+extern "C" double vernal_shim_frequency(FunctionAnalysisManager *FAM, LLVMValueRef F, LLVMBasicBlockRef B) {
+  auto &BFI = FAM->getResult<BlockFrequencyAnalysis>(*unwrap<Function>(F));
+  uint64_t Entry = BFI.getEntryFreq().getFrequency();
+  return Entry ? double(BFI.getBlockFreq(unwrap(B)).getFrequency()) / double(Entry) : 1.0;
+}
+
 /* ---- loops ---- */
 
 extern "C" void vernal_shim_loops(FunctionAnalysisManager *FAM, LLVMValueRef F, void *Ctx,
@@ -232,7 +240,7 @@ extern "C" int vernal_shim_loop_range(FunctionAnalysisManager *FAM, void *LoopPt
   Instruction *At = &*Exit->getFirstInsertionPt();
   if (!Expander.isSafeToExpandAt(Start, At) || !Expander.isSafeToExpandAt(Len, At))
     return 0;
-  if (Expander.isHighCostExpansion({Start, Len}, L, 8, &FAM->getResult<TargetIRAnalysis>(F), At))
+  if (Expander.isHighCostExpansion({Start, Len}, L, 32, &FAM->getResult<TargetIRAnalysis>(F), At))
     return 0;
   *First = wrap(Expander.expandCodeFor(Start, unwrap(Ptr)->getType(), At));
   *Length = wrap(Expander.expandCodeFor(Len, IntTy, At));

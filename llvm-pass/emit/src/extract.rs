@@ -23,6 +23,8 @@ pub struct Model {
     pub keys: Vec<(Value, Option<Write>)>,
     /// Per root: the value to range-check.
     pub roots: Vec<Value>,
+    /// Per block, how often it runs per call of the function, as LLVM guesses.
+    pub frequency: Vec<f64>,
     /// Instructions about which nothing can be known, with the reason.
     pub unknown: Vec<(Value, String)>,
 }
@@ -75,6 +77,11 @@ pub fn extract(cx: &Context<'_>, f: Value, counters: &mut Counters) -> Model {
             keys: vec![],
             roots: vec![],
             unknown: vec![],
+            frequency: blocks
+                .iter()
+                // SAFETY: live IR; the block is of `f`.
+                .map(|&b| unsafe { shim::vernal_shim_frequency(cx.fam, f, b) })
+                .collect(),
             blocks: blocks.clone(),
         },
         events: vec![Vec::new(); blocks.len()],
@@ -302,7 +309,7 @@ impl Extract<'_, '_> {
     fn lanes(&mut self, i: Value, write: Write) -> Vec<Write> {
         match write.target {
             Target::Ptr(_) => vec![write],
-            Target::Lanes(_) | Target::Indexed(..) => super::insert::lane_pointers(i, write.target)
+            Target::Lanes(_) | Target::Indexed(..) => super::lanes::lane_pointers(i, write.target)
                 .into_iter()
                 .map(|p| Write {
                     target: Target::Ptr(p),
@@ -315,7 +322,7 @@ impl Extract<'_, '_> {
                     (i, "the buffers of this iovec call cannot be counted; call vernal_mark on them after it".to_owned())
                 }));
                 let n = ir::const_int(count).filter(|&n| n <= 16).unwrap_or(0);
-                super::insert::iovec_buffers(i, array, n)
+                super::lanes::iovec_buffers(i, array, n)
             }
         }
     }

@@ -269,6 +269,23 @@ pub fn has_string_attribute(f: Value, attr: &str) -> bool {
     }
 }
 
+pub fn string_attribute(f: Value, attr: &str) -> Option<String> {
+    let mut len = 0;
+    // SAFETY: live IR; `f` is a function; the bytes are `len` long and copied at once.
+    unsafe {
+        let a =
+            LLVMGetStringAttributeAtIndex(f, ON_FUNCTION, attr.as_ptr().cast(), attr.len() as u32);
+        if a.is_null() {
+            return None;
+        }
+        let p = LLVMGetStringAttributeValue(a, &mut len);
+        Some(
+            String::from_utf8_lossy(std::slice::from_raw_parts(p.cast(), len as usize))
+                .into_owned(),
+        )
+    }
+}
+
 pub fn add_string_attribute(c: LLVMContextRef, f: Value, attr: &str) {
     // SAFETY: live IR; `f` is a function of context `c`.
     unsafe {

@@ -5,14 +5,18 @@
 //! * [`shim`]: what only C++ can do (declarations of `shim/shim.cpp`).
 //! * [`objects`]: what a pointer may point to, across functions; [`effects`]: which calls may commit or publish.
 //! * [`writers`]: what an instruction writes; [`extract`]: the model of a function.
-//! * [`insert`]: range checks, cold blocks, thunks; [`lto`]: the notes that tie objects to the ABI and to the link.
+//! * [`insert`]: the marks in IR; [`guard`]: the range check; [`thunk`]: what cold blocks call; [`lanes`]: scatters;
+//!   [`lto`]: the notes that tie objects to the ABI and to the link.
 
 mod effects;
 mod extract;
+mod guard;
 mod insert;
 mod ir;
+mod lanes;
 mod lto;
 mod objects;
 mod plugin;
 mod shim;
+mod thunk;
 mod writers;

@@ -3,7 +3,8 @@
 //! Environment:
 //! * `VERNAL_PASS_STATS=FILE` (`-` for standard error): appends one JSON object per module.
 //! * `VERNAL_PASS_OPTIONS=LIST`: comma-separated `track-malloc` (memory from the C library's allocator may be tracked),
-//!   `no-warn` (no warnings about writers that cannot be known).
+//!   `no-warn` (no warnings about writers that cannot be known), `far=F` and `near=F` (how often a point must run per call
+//!   of its function to be worth the faster but longer forms of a range check).
 
 use std::collections::HashSet;
 use std::ffi::{c_char, c_int, c_void};
@@ -12,11 +13,11 @@ use std::io::Write as _;
 
 use llvm_sys::core::LLVMGetModuleContext;
 use llvm_sys::prelude::LLVMModuleRef;
-use vernal_select::{Counters, Skip, place};
+use vernal_select::{Counters, Point, Skip, place};
 
 use super::effects::Effects;
 use super::extract::{self, Context};
-use super::insert::Thunks;
+use super::insert::{Emitter, Form};
 use super::ir::{self, Value};
 use super::objects::Objects;
 use super::shim::{self, AnalysisManager};
@@ -24,6 +25,10 @@ use super::{lto, writers};
 
 /// Attribute of functions that are done.
 pub const INSTRUMENTED: &str = "vernal-instrumented";
+/// Points that run at least this often per call of their function get [`Form::Far`].
+const FAR: f64 = 2.0;
+/// Points that run at least this often per call of their function get [`Form::Near`], all others [`Form::Call`].
+const NEAR: f64 = 0.15;
 /// Attribute, or annotation (with an underscore), of functions to leave alone.
 const SKIP: [&str; 2] = ["vernal-skip", "vernal_skip"];
 
@@ -79,7 +84,7 @@ pub unsafe extern "C" fn vernal_run_module(
 /// Called by the shim with a live module.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vernal_lower_module(m: LLVMModuleRef) {
-    super::insert::lower(m);
+    super::guard::lower(m);
 }
 
 fn run(m: LLVMModuleRef, fam: *mut AnalysisManager, prelink: c_int) {
@@ -96,6 +101,11 @@ fn run(m: LLVMModuleRef, fam: *mut AnalysisManager, prelink: c_int) {
     lto::remove_pending(m);
     let options = std::env::var("VERNAL_PASS_OPTIONS").unwrap_or_default();
     let option = |name: &str| options.split(',').any(|o| o.trim() == name);
+    let number = |name: &str, default: f64| {
+        let find = |o: &str| o.trim().strip_prefix(name)?.strip_prefix('=')?.parse().ok();
+        options.split(',').find_map(find).unwrap_or(default)
+    };
+    let (far, near) = (number("far", FAR), number("near", NEAR));
     let mut counters = Counters::default();
     // SAFETY: live IR.
     let context = unsafe { LLVMGetModuleContext(m) };
@@ -118,7 +128,7 @@ fn run(m: LLVMModuleRef, fam: *mut AnalysisManager, prelink: c_int) {
         objects: &objects,
         effects: &effects,
     };
-    let thunks = Thunks::new(m);
+    let emitter = Emitter::new(m);
     for f in todo {
         counters.functions += 1;
         let skip = skipped.contains(&f) || SKIP.iter().any(|s| ir::has_string_attribute(f, s));
@@ -141,7 +151,24 @@ fn run(m: LLVMModuleRef, fam: *mut AnalysisManager, prelink: c_int) {
         if !plan.sites.is_empty() {
             counters.functions_marked += 1;
         }
-        thunks.emit(&model, &plan, &mut counters);
+        let small = ["cold", "optnone", "minsize"]
+            .iter()
+            .any(|a| ir::has_enum_attribute(f, a));
+        let frequency = |b: u32| model.frequency[b as usize];
+        let form = |at: Point| {
+            let runs = match at {
+                Point::Before { block, .. } => frequency(block),
+                Point::Start(b) | Point::End(b) => frequency(b),
+                Point::Edge(a, b) => frequency(a).min(frequency(b)),
+            };
+            match runs {
+                _ if small => Form::Call,
+                r if r >= far => Form::Far,
+                r if r >= near => Form::Near,
+                _ => Form::Call,
+            }
+        };
+        emitter.emit(&model, &plan, &form, &mut counters);
         ir::add_string_attribute(context, f, INSTRUMENTED);
     }
     lto::add_abi_note(m);

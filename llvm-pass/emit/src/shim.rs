@@ -34,6 +34,11 @@ unsafe extern "C" {
     pub fn vernal_shim_param_elementtype(call: LLVMValueRef, arg: c_uint) -> LLVMTypeRef;
     pub fn vernal_shim_is_musttail(call: LLVMValueRef) -> c_int;
     pub fn vernal_shim_arg_byval(arg: LLVMValueRef) -> c_int;
+    pub fn vernal_shim_frequency(
+        fam: *mut AnalysisManager,
+        f: LLVMValueRef,
+        b: LLVMBasicBlockRef,
+    ) -> f64;
     pub fn vernal_shim_loops(
         fam: *mut AnalysisManager,
         f: LLVMValueRef,

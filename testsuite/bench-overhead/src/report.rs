@@ -22,17 +22,8 @@ pub fn table(results: &[Measured]) -> String {
     let mut out = String::new();
     let _ = writeln!(
         out,
-        "{:8} {:5} {:>9} {:>9} {:>7} {:>7} {:>9} {:>9} {:>7}  {}",
-        "row",
-        "build",
-        "plain ms",
-        "vernal ms",
-        "median",
-        "min",
-        "plain B",
-        "vernal B",
-        "code",
-        "instructions"
+        "{:8} {:5} {:>9} {:>9} {:>7} {:>7} {:>9} {:>9} {:>7}  instructions",
+        "row", "build", "plain ms", "vernal ms", "median", "min", "plain B", "vernal B", "code"
     );
     let mut modes = Vec::new();
     for (p, v) in pairs(results) {
