@@ -80,6 +80,7 @@ fn all(workspace: &Workspace) -> Result<Vec<Stage>> {
                 "clippy",
                 "--workspace",
                 "--all-targets",
+                "--keep-going",
                 "--",
                 "--deny",
                 "warnings",

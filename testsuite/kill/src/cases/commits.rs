@@ -18,6 +18,7 @@ pub const CASES: &[Entry] = &[
         "several files are killed together at every point",
         several_files_killed,
     ),
+    ("checkpoints are killed at every point", checkpoints_killed),
     ("ftruncate grows and shrinks with the commit", truncate),
     ("mremap grows in place", remap),
     (
@@ -197,6 +198,52 @@ fn several_files_killed(place: &Place) -> Checked {
         }
     }
     wrong("the story never ended without a kill")
+}
+
+/// Commits so large that the journal is recycled every other time, killed at each injection point that is not a mark: those lie
+/// between the number of points that a run passes before an `msync` and after it.
+fn checkpoints_killed(place: &Place) -> Checked {
+    const BYTES: u64 = 400_000;
+    const COMMITS: u64 = 6;
+    /// More points than end a process.
+    const SLACK: u64 = 12;
+    for medium in [Medium::Shm, Medium::Disk] {
+        let mut stage = Stage::on(place, medium)?;
+        let mut story = "map A 1048576".to_owned();
+        let mut windows = Vec::new();
+        for i in 1..=COMMITS {
+            story.push_str(&format!(" fill A 0 {BYTES} {i}"));
+            let before = stage.count(&story)?;
+            story.push_str(" sync A");
+            let after = stage.count(&story)?;
+            windows.push(before.saturating_sub(SLACK)..=after);
+        }
+        stage.set("VERNAL_STATS", Some("1".to_owned()));
+        stage.expect_parts(&story, &["checkpoints: "])?;
+        let said = stage.tell(&story)?.err;
+        if said.contains("checkpoints: 0") {
+            return wrong(format!("the journal was never recycled: {said}"));
+        }
+        stage.set("VERNAL_STATS", None);
+        for at in windows.into_iter().flatten() {
+            stage.files.clear()?;
+            stage.set("VERNAL_TEST_KILL_AT", Some(at.to_string()));
+            let ended = stage.tell(&story)?;
+            stage.set("VERNAL_TEST_KILL_AT", None);
+            let acknowledged = ended.out.matches("sync ok").count() as u64;
+            let found = stage.tell(&format!(
+                "map A 1048576 sum A 0 {BYTES} sum A {BYTES} 600000"
+            ))?;
+            let fits = |n: u64| found.out == format!("map ok\nsum {}\nsum 0\n", n * BYTES);
+            if !fits(acknowledged) && !fits(acknowledged + 1) {
+                let text = format!("{}{}", found.out, found.err);
+                return wrong(format!(
+                    "{medium:?}: killed at point {at} after {acknowledged} commits: {text}"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn truncate(place: &Place) -> Checked {

@@ -65,6 +65,27 @@ impl<'p> Stage<'p> {
         Ok(child::run(self.tool_command(story), self.notes.path())?)
     }
 
+    /// The number of injection points that `story` passes on an empty stage.
+    pub fn count(&mut self, story: &str) -> Result<u64, Problem> {
+        self.files.clear()?;
+        let file = self.notes.file("count");
+        let _ = std::fs::remove_file(&file);
+        self.set(
+            "VERNAL_TEST_COUNT",
+            Some(file.to_string_lossy().into_owned()),
+        );
+        let ended = self.tell(story)?;
+        self.set("VERNAL_TEST_COUNT", None);
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let count = text.trim().parse();
+        count.map_err(|_| {
+            Problem::Wrong(format!(
+                "`{story}` counted nothing: {}{}",
+                ended.out, ended.err
+            ))
+        })
+    }
+
     /// Starts `story`, which ends in `hang`, and waits until it hangs.
     pub fn start(&self, story: &str) -> Result<Running, Problem> {
         // Its output must not be that of another run.
