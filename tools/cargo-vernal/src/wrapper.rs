@@ -94,9 +94,11 @@ pub fn rewrite(args: &[OsString], kind: Kind, link: &Link) -> Vec<OsString> {
             out
         }
         Kind::Tool => {
-            // C code that a tool links may be instrumented: it needs the library. Unused, it is dropped.
+            // C code that a tool links may be instrumented: then it needs the library. At the end of the command line, where
+            // libc has already given what tools use, it is dropped unless a hook refers to it.
+            let [search, _, rpath] = library_arguments(link);
             let mut out = args.to_vec();
-            out.extend(library_arguments(link));
+            out.extend([search, "-Clink-args=-Wl,--as-needed -lvernal".into(), rpath]);
             out
         }
         Kind::Program => {
@@ -118,12 +120,12 @@ pub fn rewrite(args: &[OsString], kind: Kind, link: &Link) -> Vec<OsString> {
 }
 
 /// `-l` on the command line puts libvernal in front of libc, so that its mmap, msync, ... are found first.
-fn library_arguments(link: &Link) -> Vec<OsString> {
+fn library_arguments(link: &Link) -> [OsString; 3] {
     let mut search = OsString::from("-Lnative=");
     search.push(&link.dir);
     let mut rpath = OsString::from("-Clink-args=-Xlinker -rpath -Xlinker ");
     rpath.push(&link.dir);
-    vec![search, "-ldylib=vernal".into(), rpath]
+    [search, "-ldylib=vernal".into(), rpath]
 }
 
 /// `args` without `-C name[=value]` for the names given, in each of its spellings.
@@ -335,6 +337,19 @@ mod tests {
             "--crate-type bin -Copt-level=0 -Cembed-bitcode=yes -Clto=fat -Clinker-plugin-lto \
              -Clink-arg=-Wl,--load-pass-plugin=DIR/pass.so -Lnative=DIR -ldylib=vernal",
         );
+        expected.push("-Clink-args=-Xlinker -rpath -Xlinker DIR".into());
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn tools_stay_as_they_are_but_for_a_library_they_may_need() {
+        let out = rewrite(
+            &args("--crate-type proc-macro -C embed-bitcode=no"),
+            Kind::Tool,
+            &link(),
+        );
+        let mut expected = args("--crate-type proc-macro -C embed-bitcode=no -Lnative=DIR");
+        expected.push("-Clink-args=-Wl,--as-needed -lvernal".into());
         expected.push("-Clink-args=-Xlinker -rpath -Xlinker DIR".into());
         assert_eq!(out, expected);
     }
