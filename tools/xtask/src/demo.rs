@@ -112,12 +112,10 @@ pub fn run(options: &Options) -> Result<bool> {
 
     let [vernal, plain] = &subjects;
     summary(&ui, &[vernal, plain], seed, start.elapsed());
-    if options.json {
-        println!(
-            "{}",
-            json!({"seed": seed, "vernal": vernal.json(), "plain": plain.json(), "seconds": start.elapsed().as_secs_f64()})
-        );
-    }
+    let wall = start.elapsed().as_secs_f64();
+    ui.report(
+        &json!({"seed": seed, "vernal": vernal.json(), "plain": plain.json(), "seconds": wall}),
+    );
     let _ = fs::remove_dir_all(&folder);
     Ok(vernal.tally.torn == 0 && vernal.tally.lost == 0)
 }

@@ -106,7 +106,10 @@ pub fn ensure(ui: &Ui, groups: &[Group]) -> Result<()> {
         ui.line("  (apt-get update: some are not in the package lists yet)");
         apt(ui, sudo, &["update"])?;
     }
-    ui.line(&format!("  installing: {by_hand}"));
+    ui.line(&format!(
+        "  installing: {}",
+        by_hand.trim_start_matches(if sudo.is_empty() { "sudo " } else { "" })
+    ));
     let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
     arguments.extend(&names);
     if apt(ui, sudo, &arguments).is_err() {
@@ -128,16 +131,17 @@ pub fn ensure(ui: &Ui, groups: &[Group]) -> Result<()> {
 
 /// `cargo xtask packages`.
 pub fn list() -> Result<bool> {
+    let ui = Ui::new(false);
     for package in PACKAGES {
         let state = if installed(package.name) {
             "installed"
         } else {
             "missing"
         };
-        println!(
+        ui.line(&format!(
             "{:<20} {:<10} {:?}: {}",
             package.name, state, package.groups, package.why
-        );
+        ));
     }
     Ok(true)
 }

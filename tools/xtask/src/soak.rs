@@ -43,6 +43,7 @@ pub struct BenchOptions {
 
 /// `cargo xtask soak`: rounds with new seeds until the time is over or one fails.
 pub fn soak(options: &SoakOptions) -> Result<bool> {
+    let ui = Ui::new(false);
     let what = options.what.as_str();
     let (workspace, suite) = match Suite::find(SUITES, what) {
         Some(suite) => (prepare(suite)?, Some(suite)),
@@ -55,21 +56,21 @@ pub fn soak(options: &SoakOptions) -> Result<bool> {
     let mut rounds = 0;
     loop {
         let seed = first.wrapping_add(rounds);
-        println!("soak {what}: round {}, seed {seed}", rounds + 1);
+        ui.line(&format!("soak {what}: round {}, seed {seed}", rounds + 1));
         let fine = match suite {
             Some(suite) => run(&workspace, suite, suite.round(seed))?,
             None => fuzz(&workspace)?,
         };
         if !fine {
-            println!(
+            ui.line(&format!(
                 "soak {what}: FAILED in round {}; again: cargo xtask soak {what} --minutes 0 --seed {seed}",
                 rounds + 1
-            );
+            ));
             return Ok(false);
         }
         rounds += 1;
         if Instant::now() >= end {
-            println!("soak {what}: {rounds} rounds, all fine");
+            ui.line(&format!("soak {what}: {rounds} rounds, all fine"));
             return Ok(true);
         }
     }

@@ -39,9 +39,7 @@ pub fn run(options: &Options) -> Result<bool> {
     packages::ensure(&ui, Group::ALL)?;
     let report = stages::run(&ui, &workspace, list)?;
     report.print(&ui);
-    if options.json {
-        println!("{}", report.json());
-    }
+    ui.report(&report.json());
     Ok(report.total().failed == 0)
 }
 

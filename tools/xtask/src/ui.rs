@@ -36,6 +36,14 @@ impl Ui {
         }
     }
 
+    /// The report, on standard output, in JSON mode; nothing otherwise.
+    pub fn report(&self, report: &serde_json::Value) {
+        if self.json {
+            // A reader that has gone away did not want it.
+            let _ = writeln!(std::io::stdout(), "{report}");
+        }
+    }
+
     /// A bar of `total` steps; nothing when nobody is watching.
     pub fn bar(&self, label: &str, total: u64) -> ProgressBar {
         let bar = self.on_terminal(ProgressBar::new(total));

@@ -65,7 +65,7 @@ const RULES: &[(&str, Rule)] = &[
 pub fn run(options: &Options) -> Result<bool> {
     let workspace = Workspace::load()?;
     if options.print_crates {
-        print!("{}", crates::print(&workspace));
+        Ui::new(false).line(crates::print(&workspace).trim_end());
         return Ok(true);
     }
     let ui = Ui::new(false);
