@@ -20,9 +20,14 @@ impl Toolbox {
     /// Executables are put into `out`; tools and libraries are next to this program.
     pub fn new(out: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&out).map_err(|e| Failure(format!("{}: {e}", out.display())))?;
-        let this = std::env::current_exe().map_err(|e| Failure(format!("where this program lies: {e}")))?;
+        let this = std::env::current_exe()
+            .map_err(|e| Failure(format!("where this program lies: {e}")))?;
         let bin = this.parent().unwrap_or(Path::new(".")).to_owned();
-        Ok(Self { sources: Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads"), out, bin })
+        Ok(Self {
+            sources: Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads"),
+            out,
+            bin,
+        })
     }
 
     /// The emulated CXL device for programs without libvernal.
@@ -42,7 +47,9 @@ impl Toolbox {
 
     /// vernal-cc or vernal-c++.
     pub fn vernal(&self, name: &str) -> Result<PathBuf> {
-        let path = std::env::var_os("VERNAL_BENCH_TOOLS").map_or_else(|| self.bin.clone(), PathBuf::from).join(name);
+        let path = std::env::var_os("VERNAL_BENCH_TOOLS")
+            .map_or_else(|| self.bin.clone(), PathBuf::from)
+            .join(name);
         if path.exists() {
             return Ok(path);
         }
@@ -55,8 +62,10 @@ impl Toolbox {
     /// Builds what runs `structure` on `system`, and returns the command for it without its arguments.
     pub fn build(&self, structure: Structure, system: System) -> Result<Command> {
         if system == System::Redb {
-            let mut command =
-                Command::new(std::env::current_exe().map_err(|e| Failure(format!("where this program lies: {e}")))?);
+            let mut command = Command::new(
+                std::env::current_exe()
+                    .map_err(|e| Failure(format!("where this program lies: {e}")))?,
+            );
             command.arg("redb-engine");
             return Ok(command);
         }
@@ -81,7 +90,9 @@ impl Toolbox {
         let program = self.out.join(name);
         let mut command = Command::new(compiler);
         command.args(["-O2", "-std=gnu11"]).args(defines);
-        command.arg(self.sources.join(source)).arg(self.sources.join("driver.c"));
+        command
+            .arg(self.sources.join(source))
+            .arg(self.sources.join("driver.c"));
         command.arg("-o").arg(&program).args(libraries).arg("-ldl");
         run(command)?;
         Ok(Command::new(program))
@@ -91,7 +102,10 @@ impl Toolbox {
 /// The name of `system` in result rows and file names.
 pub fn system_name(system: System) -> String {
     use clap::ValueEnum;
-    system.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+    system
+        .to_possible_value()
+        .map(|v| v.get_name().to_owned())
+        .unwrap_or_default()
 }
 
 /// clang++.
@@ -105,15 +119,26 @@ fn find(names: [&str; 2]) -> Result<PathBuf> {
         .iter()
         .flat_map(|name| std::env::split_paths(&path).map(move |dir| dir.join(name)))
         .find(|file| file.is_file())
-        .ok_or_else(|| Failure(format!("no {} on PATH: install Debian's package clang-22", names[0])))
+        .ok_or_else(|| {
+            Failure(format!(
+                "no {} on PATH: install Debian's package clang-22",
+                names[0]
+            ))
+        })
 }
 
 /// Runs a compiler; its messages are part of the error.
 pub fn run(mut command: Command) -> Result<()> {
     let shown = format!("{command:?}");
-    let output = command.output().map_err(|e| Failure(format!("{shown}: {e}")))?;
+    let output = command
+        .output()
+        .map_err(|e| Failure(format!("{shown}: {e}")))?;
     if output.status.success() {
         return Ok(());
     }
-    Err(Failure(format!("{shown}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr))))
+    Err(Failure(format!(
+        "{shown}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    )))
 }

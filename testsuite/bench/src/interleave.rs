@@ -30,24 +30,41 @@ pub fn persist(options: &Persist) -> Result<bool> {
         std::fs::create_dir_all(dir).map_err(|e| Failure(format!("{}: {e}", dir.display())))?;
     }
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let place =
-        Place { tools: Toolbox::new(out.join("bin"))?, disk, logs, cpu: options.cpu.unwrap_or(cpus.saturating_sub(1)) };
-    let machine = Machine::this(&place.disk);
+    let place = Place {
+        tools: Toolbox::new(out.join("bin"))?,
+        disk,
+        logs,
+        cpu: options.cpu.unwrap_or(cpus.saturating_sub(1)),
+    };
+    let machine = Machine::this(&place.disk)?;
     println!("{machine}");
 
     let mut run = Run {
         options,
         rows: options.rows()?,
         batches: options.batches()?,
-        scale: options.scale(),
+        scale: Scale {
+            flush_us: machine.flush_us,
+            ..options.scale()
+        },
         raw: RawLog::create(&out.join("persist-raw.jsonl"), &machine)?,
         results: Results::default(),
         skipped: BTreeMap::new(),
         progress: progress_bar(),
-        pace: Pace { start: Instant::now(), budget: options.quick.then_some(QUICK_BUDGET), total: 0.0, done: 0.0 },
+        pace: Pace {
+            start: Instant::now(),
+            budget: options.quick.then_some(QUICK_BUDGET),
+            total: 0.0,
+            done: 0.0,
+        },
     };
-    run.progress.set_length(run.measurements() * options.media().len() as u64);
-    run.pace.total = options.media().into_iter().map(|m| run.measurements() as f64 * Pace::weight(m)).sum();
+    run.progress
+        .set_length(run.measurements() * options.media().len() as u64);
+    run.pace.total = options
+        .media()
+        .into_iter()
+        .map(|m| run.measurements() as f64 * Pace::weight(m))
+        .sum();
     for media in options.media() {
         for structure in Structure::ALL {
             run.session(&place, media, structure)?;
@@ -60,7 +77,10 @@ pub fn persist(options: &Persist) -> Result<bool> {
 /// The build's target folder, whose profile folder this program lies in.
 fn target_dir() -> PathBuf {
     let this = std::env::current_exe().ok();
-    let target = this.as_deref().and_then(Path::parent).and_then(Path::parent);
+    let target = this
+        .as_deref()
+        .and_then(Path::parent)
+        .and_then(Path::parent);
     target.map_or_else(|| PathBuf::from("target"), Path::to_owned)
 }
 
@@ -69,7 +89,9 @@ fn progress_bar() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed_precise} left {eta} {msg}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed_precise} left {eta} {msg}")
+    {
         bar.set_style(style);
     }
     bar
@@ -122,19 +144,26 @@ impl Pace {
     }
 
     fn behind(&self) -> bool {
-        let late = |budget: Duration| self.start.elapsed() > budget.mul_f64(0.05 + 0.95 * self.done / self.total.max(1.0));
+        let late = |budget: Duration| {
+            self.start.elapsed() > budget.mul_f64(0.05 + 0.95 * self.done / self.total.max(1.0))
+        };
         self.budget.is_some_and(late)
     }
 }
 
 impl Run<'_> {
     fn selected(&self, row: Row, batch: u64) -> bool {
-        self.rows.contains(&row) && self.batches.contains(&batch) && (batch == 1 || !row.reads_only())
+        self.rows.contains(&row)
+            && self.batches.contains(&batch)
+            && (batch == 1 || !row.reads_only())
     }
 
     /// Measurements on each medium.
     fn measurements(&self) -> u64 {
-        let all = self.rows.iter().flat_map(|&r| self.batches.iter().map(move |&b| (r, b)));
+        let all = self
+            .rows
+            .iter()
+            .flat_map(|&r| self.batches.iter().map(move |&b| (r, b)));
         all.filter(|&(r, b)| self.selected(r, b)).count() as u64
     }
 
@@ -148,13 +177,26 @@ impl Run<'_> {
         if !self.rows.iter().any(|row| row.structure() == structure) {
             return Ok(());
         }
-        self.progress.set_message(format!("{} {}: loading", media_name(media), structure.name()));
-        let systems: Vec<System> =
-            self.options.systems().into_iter().filter(|s| !self.skipped.contains_key(s)).collect();
+        self.progress.set_message(format!(
+            "{} {}: loading",
+            media_name(media),
+            structure.name()
+        ));
+        let measured = |s: &System| {
+            let only_batch_1 = *s == System::Pmdk && media == Media::Ext4;
+            !self.skipped.contains_key(s) && (!only_batch_1 || self.batches.contains(&1))
+        };
+        let systems: Vec<System> = self
+            .options
+            .systems()
+            .into_iter()
+            .filter(measured)
+            .collect();
         let seed = self.options.seed;
         let mut session = Session::start(place, media, structure, &systems, &self.scale, seed)?;
         for (system, why) in session.skipped.drain(..) {
-            self.progress.println(format!("{} is not measured: {why}", system_name(system)));
+            self.progress
+                .println(format!("{} is not measured: {why}", system_name(system)));
             self.skipped.insert(system, why);
         }
         for batch in self.batches.clone() {
@@ -163,21 +205,37 @@ impl Run<'_> {
                 _ => self.structure(&mut session, media, structure, batch)?,
             }
             session.check()?;
+            if media == Media::Ext4 {
+                // libpmemobj flushes each range on its own there, so that batches change little and take minutes.
+                session.retire(System::Pmdk)?;
+            }
         }
         session.finish()
     }
 
     /// Insert, visit, delete, so that every round begins with the same size.
-    fn structure(&mut self, session: &mut Session, media: Media, structure: Structure, batch: u64) -> Result<()> {
-        let [insert, traverse, delete] = [Row::Insert, Row::Traverse, Row::Delete].map(|row| row(structure));
-        let measured: Vec<Row> = [insert, traverse, delete].into_iter().filter(|&r| self.selected(r, batch)).collect();
+    fn structure(
+        &mut self,
+        session: &mut Session,
+        media: Media,
+        structure: Structure,
+        batch: u64,
+    ) -> Result<()> {
+        let [insert, traverse, delete] =
+            [Row::Insert, Row::Traverse, Row::Delete].map(|row| row(structure));
+        let measured: Vec<Row> = [insert, traverse, delete]
+            .into_iter()
+            .filter(|&r| self.selected(r, batch))
+            .collect();
         if measured.is_empty() {
             return Ok(());
         }
         // One round that is not counted: fresh memory is touched, logs get their size.
         for round in 0..=self.scale.rounds {
-            let (warm, count) =
-                (self.scale.warm_ops(media, insert, batch), self.scale.ops(media, insert, batch));
+            let (warm, count) = (
+                self.scale.warm_ops(media, insert, batch),
+                self.scale.ops(media, insert, batch),
+            );
             let ops = session.ops.inserts(warm + count);
             self.round(session, (media, insert, batch), warm, &ops, round)?;
             if measured.contains(&traverse) {
@@ -200,7 +258,10 @@ impl Run<'_> {
             if !self.selected(row, batch) {
                 continue;
             }
-            let (warm, count) = (self.scale.warm_ops(media, row, batch), self.scale.ops(media, row, batch));
+            let (warm, count) = (
+                self.scale.warm_ops(media, row, batch),
+                self.scale.ops(media, row, batch),
+            );
             for round in 1..=self.scale.rounds {
                 let ops = session.ops.ycsb(workload, warm + count);
                 self.round(session, (media, row, batch), warm, &ops, round)?;
@@ -221,8 +282,11 @@ impl Run<'_> {
         ops: &[Op],
         round: u32,
     ) -> Result<()> {
-        self.progress.set_message(format!("{} {row}, {batch} per commit", media_name(media)));
-        let samples: Vec<(System, Sample)> = session.round(warm as usize, ops, batch)?;
+        self.progress
+            .set_message(format!("{} {row}, {batch} per commit", media_name(media)));
+        let scale = self.scale;
+        let measured = |system| scale.takes_time(media, row, round, system);
+        let samples: Vec<(System, Sample)> = session.round(warm as usize, ops, batch, measured)?;
         if round == 0 || !self.selected(row, batch) {
             return Ok(());
         }

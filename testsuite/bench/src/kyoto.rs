@@ -7,8 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The library's translation units; its tools and tests are not needed.
-const UNITS: [&str; 10] =
-    ["kcutil", "kcthread", "kcfile", "kccompress", "kcmap", "kcdb", "kchashdb", "kcdirdb", "kcdbext", "kcpolydb"];
+const UNITS: [&str; 10] = [
+    "kcutil",
+    "kcthread",
+    "kcfile",
+    "kccompress",
+    "kcmap",
+    "kcdb",
+    "kchashdb",
+    "kcdirdb",
+    "kcdbext",
+    "kcpolydb",
+];
 /// The paths that the library's Makefile defines. (Not `_MYGCCATOMIC`: clang refuses what the library then does with GCC's
 /// atomics; POSIX spin locks take their place.)
 const DEFINES: [&str; 7] = [
@@ -32,14 +42,21 @@ pub fn build(tools: &Toolbox, system: System) -> Result<PathBuf> {
         if system == System::KyotoWal {
             command.arg("-DKYOTO_WAL");
         }
-        command.arg(workload).args(["-x", "c"]).arg(driver).arg("-o").arg(&program).arg("-lkyotocabinet");
+        command
+            .arg(workload)
+            .args(["-x", "c"])
+            .arg(driver)
+            .arg("-o")
+            .arg(&program)
+            .arg("-lkyotocabinet");
         run(command)?;
         return Ok(program);
     }
     let (cxx, cc) = (tools.vernal("vernal-c++")?, tools.vernal("vernal-cc")?);
     let source = source(tools.out())?;
     let objects = tools.out().join("kyoto-vernal");
-    std::fs::create_dir_all(&objects).map_err(|e| Failure(format!("{}: {e}", objects.display())))?;
+    std::fs::create_dir_all(&objects)
+        .map_err(|e| Failure(format!("{}: {e}", objects.display())))?;
     let mut link = Command::new(&cxx);
     link.arg("-O2").arg("-o").arg(&program);
     for unit in UNITS {
@@ -51,7 +68,11 @@ pub fn build(tools: &Toolbox, system: System) -> Result<PathBuf> {
     link.arg(compile(&cxx, &workload, &source, &objects)?);
     let object = objects.join("driver.o");
     let mut command = Command::new(cc);
-    command.args(["-O2", "-std=gnu11", "-c"]).arg(driver).arg("-o").arg(&object);
+    command
+        .args(["-O2", "-std=gnu11", "-c"])
+        .arg(driver)
+        .arg("-o")
+        .arg(&object);
     run(command)?;
     link.arg(object).arg("-lpthread");
     run(link)?;
@@ -62,8 +83,15 @@ fn compile(cxx: &Path, from: &Path, include: &Path, objects: &Path) -> Result<Pa
     let stem = from.file_stem().unwrap_or_default();
     let object = objects.join(stem).with_extension("o");
     let mut command = Command::new(cxx);
-    command.args(["-O2", "-std=gnu++14", "-Wno-everything", "-c"]).args(DEFINES);
-    command.arg("-I").arg(include).arg(from).arg("-o").arg(&object);
+    command
+        .args(["-O2", "-std=gnu++14", "-Wno-everything", "-c"])
+        .args(DEFINES);
+    command
+        .arg("-I")
+        .arg(include)
+        .arg(from)
+        .arg("-o")
+        .arg(&object);
     run(command)?;
     Ok(object)
 }
@@ -77,7 +105,10 @@ fn source(out: &Path) -> Result<PathBuf> {
     let dir = out.join("kyoto-source");
     let find = || {
         let entries = std::fs::read_dir(&dir).ok()?;
-        entries.flatten().map(|e| e.path()).find(|p| p.join("kchashdb.h").exists())
+        entries
+            .flatten()
+            .map(|e| e.path())
+            .find(|p| p.join("kchashdb.h").exists())
     };
     if let Some(found) = find() {
         return Ok(found);
@@ -95,9 +126,15 @@ fn fetch(dir: &Path) -> Result<()> {
     let (parts, lists) = (dir.join("sources"), dir.join("lists"));
     std::fs::create_dir_all(&parts).map_err(io)?;
     std::fs::create_dir_all(lists.join("partial")).map_err(io)?;
-    let system = std::fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|e| e.path());
+    let system = std::fs::read_dir("/etc/apt/sources.list.d")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path());
     for file in system.chain([PathBuf::from("/etc/apt/sources.list")]) {
-        let (Ok(text), Some(name)) = (std::fs::read_to_string(&file), file.file_name()) else { continue };
+        let (Ok(text), Some(name)) = (std::fs::read_to_string(&file), file.file_name()) else {
+            continue;
+        };
         let as_source = |line: &str| match line {
             _ if line.starts_with("Types:") => "Types: deb-src".to_owned(),
             _ if line.starts_with("deb ") => line.replacen("deb", "deb-src", 1),
@@ -108,8 +145,10 @@ fn fetch(dir: &Path) -> Result<()> {
     }
     let apt = || {
         let mut apt = Command::new("apt-get");
-        apt.current_dir(dir).args(["-q", "-o", "Dir::Etc::sourcelist=/dev/null", "-o"]);
-        apt.arg(format!("Dir::Etc::sourceparts={}", parts.display())).arg("-o");
+        apt.current_dir(dir)
+            .args(["-q", "-o", "Dir::Etc::sourcelist=/dev/null", "-o"]);
+        apt.arg(format!("Dir::Etc::sourceparts={}", parts.display()))
+            .arg("-o");
         apt.arg(format!("Dir::State::lists={}", lists.display()));
         apt
     };

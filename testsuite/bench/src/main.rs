@@ -68,7 +68,12 @@ pub struct Persist {
     #[arg(long, value_delimiter = ',', value_name = "MEDIA")]
     media: Vec<Media>,
     /// Only rows whose name starts with one of these, for example kv/A,btree
-    #[arg(long, visible_alias = "only", value_delimiter = ',', value_name = "ROW")]
+    #[arg(
+        long,
+        visible_alias = "only",
+        value_delimiter = ',',
+        value_name = "ROW"
+    )]
     rows: Vec<String>,
     /// Only these systems
     #[arg(long, value_delimiter = ',', value_name = "SYSTEM")]
@@ -95,8 +100,15 @@ pub struct Persist {
 
 impl Persist {
     fn scale(&self) -> Scale {
-        let scale = if self.quick { Scale::QUICK } else { Scale::FULL };
-        Scale { rounds: self.rounds.unwrap_or(scale.rounds).max(1), ..scale }
+        let scale = if self.quick {
+            Scale::QUICK
+        } else {
+            Scale::FULL
+        };
+        Scale {
+            rounds: self.rounds.unwrap_or(scale.rounds).max(1),
+            ..scale
+        }
     }
 
     fn media(&self) -> Vec<Media> {
@@ -108,30 +120,56 @@ impl Persist {
     }
 
     fn rows(&self) -> Result<Vec<Row>> {
-        if let Some(bad) = self.rows.iter().find(|&r| !Row::all().iter().any(|row| row.to_string().starts_with(r))) {
-            let known = Row::all().iter().map(Row::to_string).collect::<Vec<_>>().join(", ");
-            return Err(Failure(format!("--rows {bad}: no such row; the rows are {known}")));
+        if let Some(bad) = self
+            .rows
+            .iter()
+            .find(|&r| !Row::all().iter().any(|row| row.to_string().starts_with(r)))
+        {
+            let known = Row::all()
+                .iter()
+                .map(Row::to_string)
+                .collect::<Vec<_>>()
+                .join(", ");
+            return Err(Failure(format!(
+                "--rows {bad}: no such row; the rows are {known}"
+            )));
         }
-        let chosen = |row: &Row| self.rows.is_empty() || self.rows.iter().any(|r| row.to_string().starts_with(r));
+        let chosen = |row: &Row| {
+            self.rows.is_empty() || self.rows.iter().any(|r| row.to_string().starts_with(r))
+        };
         Ok(Row::all().into_iter().filter(chosen).collect())
     }
 
     fn batches(&self) -> Result<Vec<u64>> {
         if let Some(bad) = self.batches.iter().find(|b| !plan::BATCHES.contains(b)) {
-            return Err(Failure(format!("--batches {bad}: the batches are 1, 10, 100 and 1000")));
+            return Err(Failure(format!(
+                "--batches {bad}: the batches are 1, 10, 100 and 1000"
+            )));
         }
-        Ok(if self.batches.is_empty() { plan::BATCHES.to_vec() } else { self.batches.clone() })
+        Ok(if self.batches.is_empty() {
+            plan::BATCHES.to_vec()
+        } else {
+            self.batches.clone()
+        })
     }
 }
 
 fn chosen<T: ValueEnum + Copy>(given: &[T]) -> Vec<T> {
-    if given.is_empty() { T::value_variants().to_vec() } else { given.to_vec() }
+    if given.is_empty() {
+        T::value_variants().to_vec()
+    } else {
+        given.to_vec()
+    }
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().bench {
         Bench::Persist(options) => interleave::persist(&options),
-        Bench::RedbEngine { path, bytes: _, cpu } => redb_engine::main(&path, cpu).map(|()| true),
+        Bench::RedbEngine {
+            path,
+            bytes: _,
+            cpu,
+        } => redb_engine::main(&path, cpu).map(|()| true),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

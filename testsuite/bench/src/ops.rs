@@ -26,7 +26,9 @@ impl Kind {
     /// The kind with this number.
     pub fn from_number(n: u64) -> Option<Self> {
         use Kind::*;
-        [Insert, Delete, Traverse, Read, Update, Rmw, Scan, Replace].into_iter().find(|&k| k as u64 == n)
+        [Insert, Delete, Traverse, Read, Update, Rmw, Scan, Replace]
+            .into_iter()
+            .find(|&k| k as u64 == n)
     }
 
     /// Whether the operation changes something, so that its batch ends with a commit.
@@ -56,7 +58,10 @@ impl Op {
 
     /// The layout of `struct op`.
     pub fn encode(ops: &[Self]) -> Vec<u8> {
-        ops.iter().flat_map(|op| [op.key, op.arg, op.kind as u64]).flat_map(u64::to_le_bytes).collect()
+        ops.iter()
+            .flat_map(|op| [op.key, op.arg, op.kind as u64])
+            .flat_map(u64::to_le_bytes)
+            .collect()
     }
 }
 
@@ -104,7 +109,12 @@ impl Zipf {
         let zeta = |n: u64| (1..=n).map(|i| (i as f64).powf(-Self::THETA)).sum::<f64>();
         let zeta_n = zeta(n);
         let eta = (1.0 - (2.0 / n as f64).powf(1.0 - Self::THETA)) / (1.0 - zeta(2) / zeta_n);
-        Self { n, zeta_n, alpha: 1.0 / (1.0 - Self::THETA), eta }
+        Self {
+            n,
+            zeta_n,
+            alpha: 1.0 / (1.0 - Self::THETA),
+            eta,
+        }
     }
 
     fn rank(&self, rng: &mut Rng) -> u64 {
@@ -134,7 +144,14 @@ pub struct Generator {
 impl Generator {
     /// For a structure that is loaded with `size` elements.
     pub fn new(seed: u64, size: u64) -> Self {
-        Self { rng: Rng(seed), seed, lo: 0, hi: 0, version: 1, zipf: Zipf::new(size) }
+        Self {
+            rng: Rng(seed),
+            seed,
+            lo: 0,
+            hi: 0,
+            version: 1,
+            zipf: Zipf::new(size),
+        }
     }
 
     /// The B-tree's key number `i`: random and, as `mix64` is a bijection, unique.
@@ -216,7 +233,10 @@ impl Generator {
             'F' if dice < 5 => self.replace(),
             'F' => {
                 let length = 1 + self.rng.below(100);
-                let start = self.popular_key().min(self.hi.saturating_sub(length)).max(self.lo);
+                let start = self
+                    .popular_key()
+                    .min(self.hi.saturating_sub(length))
+                    .max(self.lo);
                 Op::new(Kind::Scan, start, length.min(self.hi - start))
             }
             'E' if dice < 50 => {
@@ -245,7 +265,10 @@ mod tests {
         let run = || {
             let mut g = Generator::new(7, 1000);
             g.load(1000);
-            "ABCDEFG".chars().flat_map(|w| g.ycsb(w, 500)).collect::<Vec<_>>()
+            "ABCDEFG"
+                .chars()
+                .flat_map(|w| g.ycsb(w, 500))
+                .collect::<Vec<_>>()
         };
         assert_eq!(run(), run());
     }
@@ -273,9 +296,24 @@ mod tests {
     fn workloads_have_the_shares_of_updates_that_ycsb_gives_them() {
         let mut g = Generator::new(3, 1000);
         g.load(1000);
-        for (workload, percent) in [('A', 50), ('B', 5), ('C', 0), ('D', 5), ('E', 50), ('F', 5), ('G', 100)] {
-            let updates = g.ycsb(workload, 20_000).iter().filter(|op| op.kind.updates()).count();
-            assert!((updates as i64 - percent * 200).abs() <= 400, "{workload}: {updates} of 20000");
+        for (workload, percent) in [
+            ('A', 50),
+            ('B', 5),
+            ('C', 0),
+            ('D', 5),
+            ('E', 50),
+            ('F', 5),
+            ('G', 100),
+        ] {
+            let updates = g
+                .ycsb(workload, 20_000)
+                .iter()
+                .filter(|op| op.kind.updates())
+                .count();
+            assert!(
+                (updates as i64 - percent * 200).abs() <= 400,
+                "{workload}: {updates} of 20000"
+            );
         }
     }
 

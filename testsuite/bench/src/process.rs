@@ -37,11 +37,20 @@ pub struct Sample {
 impl Process {
     /// Starts `command`, whose messages go to the file `errors`, and waits until it has opened its data.
     pub fn start(name: String, mut command: Command, errors: PathBuf) -> Result<Self> {
-        let log = File::create(&errors).map_err(|e| Failure(format!("{}: {e}", errors.display())))?;
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
-        let mut child = command.spawn().map_err(|e| Failure(format!("{name}: cannot start {command:?}: {e}")))?;
+        let log =
+            File::create(&errors).map_err(|e| Failure(format!("{}: {e}", errors.display())))?;
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log);
+        let mut child = command
+            .spawn()
+            .map_err(|e| Failure(format!("{name}: cannot start {command:?}: {e}")))?;
         let input = child.stdin.take();
-        let output = child.stdout.take().ok_or_else(|| Failure(format!("{name}: no pipe to it")))?;
+        let output = child
+            .stdout
+            .take()
+            .ok_or_else(|| Failure(format!("{name}: no pipe to it")))?;
         let (send, answers) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines() {
@@ -50,17 +59,40 @@ impl Process {
                 }
             }
         });
-        let mut process = Self { name, child, input, answers, errors };
+        let mut process = Self {
+            name,
+            child,
+            input,
+            answers,
+            errors,
+        };
         process.answer()?;
         Ok(process)
     }
 
     /// Executes `ops`, of which the first `warm` are not timed, with a commit after each `batch`.
     pub fn run(&mut self, warm: usize, ops: &[Op], batch: u64) -> Result<Sample> {
-        self.send(format!("run {warm} {} {batch}\n", ops.len() - warm).as_bytes(), &Op::encode(ops))?;
+        self.execute(format!("run {warm} {} {batch}\n", ops.len() - warm), ops)
+    }
+
+    /// Executes `ops` unmeasured.
+    pub fn load(&mut self, ops: &[Op], batch: u64) -> Result<Sample> {
+        self.execute(format!("load {} {batch}\n", ops.len()), ops)
+    }
+
+    fn execute(&mut self, command: String, ops: &[Op]) -> Result<Sample> {
+        self.send(command.as_bytes(), &Op::encode(ops))?;
         match self.answer()?[..] {
-            [ns, units, sum, misses] => Ok(Sample { ns, units, sum, misses }),
-            ref other => Err(self.failure(&format!("answered a run with {} numbers instead of 4", other.len()))),
+            [ns, units, sum, misses] => Ok(Sample {
+                ns,
+                units,
+                sum,
+                misses,
+            }),
+            ref other => Err(self.failure(&format!(
+                "answered a run with {} numbers instead of 4",
+                other.len()
+            ))),
         }
     }
 
@@ -69,7 +101,10 @@ impl Process {
         self.send(b"check\n", &[])?;
         match self.answer()?[..] {
             [hash, entries] => Ok((hash, entries)),
-            ref other => Err(self.failure(&format!("answered a check with {} numbers instead of 2", other.len()))),
+            ref other => Err(self.failure(&format!(
+                "answered a check with {} numbers instead of 2",
+                other.len()
+            ))),
         }
     }
 
@@ -80,13 +115,23 @@ impl Process {
             Err(RecvTimeoutError::Disconnected) => {}
             _ => return Err(self.failure("did not end with its input")),
         }
-        let status = self.child.wait().map_err(|e| self.failure(&e.to_string()))?;
-        if status.success() { Ok(()) } else { Err(self.failure(&status.to_string())) }
+        let status = self
+            .child
+            .wait()
+            .map_err(|e| self.failure(&e.to_string()))?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(self.failure(&status.to_string()))
+        }
     }
 
     fn send(&mut self, line: &[u8], body: &[u8]) -> Result<()> {
         let sent = match &mut self.input {
-            Some(pipe) => pipe.write_all(line).and_then(|()| pipe.write_all(body)).and_then(|()| pipe.flush()),
+            Some(pipe) => pipe
+                .write_all(line)
+                .and_then(|()| pipe.write_all(body))
+                .and_then(|()| pipe.flush()),
             None => Ok(()),
         };
         sent.map_err(|e| self.failure(&format!("cannot be written to: {e}")))
@@ -101,7 +146,9 @@ impl Process {
                 return Err(self.failure(&format!("has not answered for {} s", PATIENCE.as_secs())));
             }
         };
-        let numbers = line.strip_prefix("ok").map(|rest| rest.split_whitespace().map(str::parse).collect());
+        let numbers = line
+            .strip_prefix("ok")
+            .map(|rest| rest.split_whitespace().map(str::parse).collect());
         match numbers {
             Some(Ok(numbers)) => Ok(numbers),
             _ => Err(self.failure(&format!("answered {line:?}"))),
@@ -113,7 +160,11 @@ impl Process {
         let said = std::fs::read_to_string(&self.errors).unwrap_or_default();
         let tail: Vec<&str> = said.lines().rev().take(5).collect();
         let tail = tail.into_iter().rev().collect::<Vec<_>>().join("; ");
-        Failure(format!("{}: {what}{}{tail}", self.name, if tail.is_empty() { "" } else { ": " }))
+        Failure(format!(
+            "{}: {what}{}{tail}",
+            self.name,
+            if tail.is_empty() { "" } else { ": " }
+        ))
     }
 }
 

@@ -28,7 +28,10 @@ fn tail(v: &Value) -> u32 {
 
 fn value_make(key: u64, version: u64) -> Value {
     let mut v = [0; VALUE_BYTES];
-    let mut x = mix64(key.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(version));
+    let mut x = mix64(
+        key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .wrapping_add(version),
+    );
     for i in 0..VALUE_WORDS {
         v[8 * i..8 * i + 8].copy_from_slice(&x.to_le_bytes());
         x = x.wrapping_add(0x2545_f491_4f6c_dd1d);
@@ -76,25 +79,36 @@ fn write_op(table: &mut redb::Table<'_, u64, &'static Value>, op: Op, sum: &mut 
     match op.kind {
         Kind::Read | Kind::Scan => read_op(table, op, sum)?,
         Kind::Rmw => {
-            let mut v = *table.get(op.key).map_err(fail)?.ok_or_else(|| fail("a key is missing"))?.value();
+            let mut v = *table
+                .get(op.key)
+                .map_err(fail)?
+                .ok_or_else(|| fail("a key is missing"))?
+                .value();
             value_read(&v, sum);
             value_change(&mut v, op.arg);
             table.insert(op.key, &v).map_err(fail)?;
         }
         Kind::Insert | Kind::Update | Kind::Replace => {
-            table.insert(op.key, &value_make(op.key, op.arg)).map_err(fail)?;
+            table
+                .insert(op.key, &value_make(op.key, op.arg))
+                .map_err(fail)?;
             if op.kind == Kind::Replace {
                 table.remove(op.arg).map_err(fail)?;
             }
         }
-        Kind::Delete | Kind::Traverse => return Err(fail("an operation that a key-value store does not have")),
+        Kind::Delete | Kind::Traverse => {
+            return Err(fail("an operation that a key-value store does not have"));
+        }
     }
     Ok(())
 }
 
 /// One batch: reads before its first update need no write transaction, as in `driver.c`.
 fn run_batch(db: &Database, ops: &[Op], sum: &mut u64) -> Result<()> {
-    let first = ops.iter().position(|op| op.kind.updates()).unwrap_or(ops.len());
+    let first = ops
+        .iter()
+        .position(|op| op.kind.updates())
+        .unwrap_or(ops.len());
     let (reads, rest) = ops.split_at(first);
     for &op in reads {
         let txn = db.begin_read().map_err(fail)?;
@@ -116,7 +130,9 @@ fn run_batch(db: &Database, ops: &[Op], sum: &mut u64) -> Result<()> {
 fn receive(input: &mut impl Read, count: usize) -> Result<Vec<Op>> {
     let mut bytes = vec![0; count * Op::SIZE];
     input.read_exact(&mut bytes).map_err(fail)?;
-    let mut words = bytes.chunks_exact(8).map(|c| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]));
+    let mut words = bytes
+        .chunks_exact(8)
+        .map(|c| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]));
     let mut next = || words.next().ok_or_else(|| fail("a short command"));
     (0..count)
         .map(|_| {
@@ -150,7 +166,12 @@ pub fn main(path: &std::path::Path, cpu: usize) -> Result<()> {
     txn.open_table(TABLE).map_err(fail)?;
     txn.commit().map_err(fail)?;
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
-    let mut say = |line: String| output.write_all(line.as_bytes()).and_then(|()| output.flush()).map_err(fail);
+    let mut say = |line: String| {
+        output
+            .write_all(line.as_bytes())
+            .and_then(|()| output.flush())
+            .map_err(fail)
+    };
     say("ok\n".to_owned())?;
     let mut line = String::new();
     while input.read_line(&mut line).map_err(fail)? > 0 {
@@ -168,7 +189,18 @@ pub fn main(path: &std::path::Path, cpu: usize) -> Result<()> {
                 for part in ops[warm..].chunks(batch) {
                     run_batch(&db, part, &mut sum)?;
                 }
-                say(format!("ok {} {count} {sum} 0\n", start.elapsed().as_nanos()))?;
+                say(format!(
+                    "ok {} {count} {sum} 0\n",
+                    start.elapsed().as_nanos()
+                ))?;
+            }
+            ["load", count, batch] => {
+                let number = |s: &str| s.parse::<usize>().map_err(fail);
+                let mut sum = 0;
+                for part in receive(&mut input, number(count)?)?.chunks(number(batch)?.max(1)) {
+                    run_batch(&db, part, &mut sum)?;
+                }
+                say(format!("ok 0 {count} {sum} 0\n"))?;
             }
             ["check"] => {
                 let (hash, entries) = check(&db)?;

@@ -26,7 +26,12 @@ impl Floor {
 }
 
 /// All that `bench persist` prints at its end.
-pub fn text(results: &Results, machine: &Machine, scale: &Scale, skipped: &BTreeMap<System, String>) -> String {
+pub fn text(
+    results: &Results,
+    machine: &Machine,
+    scale: &Scale,
+    skipped: &BTreeMap<System, String>,
+) -> String {
     let mut text = format!(
         "{machine}\n{} elements per structure, {} rounds; medians of nanoseconds per operation\n",
         scale.elements, scale.rounds
@@ -62,7 +67,9 @@ fn table(text: &mut String, results: &Results, media: Media) {
     for (row, batch) in results.lines(media) {
         let _ = write!(text, "{row:<16}{batch:>6}");
         for &system in &systems {
-            let cell = results.get((media, row, batch, system)).map_or("-".to_owned(), |s| number(s.median));
+            let cell = results
+                .get((media, row, batch, system))
+                .map_or("-".to_owned(), |s| number(s.median));
             let _ = write!(text, "{cell:>13}");
         }
         text.push('\n');
@@ -85,11 +92,19 @@ const PAIRS: [(System, System); 9] = [
 fn ratios(text: &mut String, results: &Results, media: Media) {
     let lines = results.lines(media);
     let ratio = |(row, batch): (Row, u64), (a, b)| results.ratio(media, row, batch, a, b);
-    let pairs: Vec<_> = PAIRS.into_iter().filter(|&p| lines.iter().any(|&l| ratio(l, p).is_some())).collect();
+    let pairs: Vec<_> = PAIRS
+        .into_iter()
+        .filter(|&p| lines.iter().any(|&l| ratio(l, p).is_some()))
+        .collect();
     if pairs.is_empty() {
         return;
     }
-    let _ = write!(text, "\n{:<16}{:>6}", format!("{}, ratios", media_name(media)), "");
+    let _ = write!(
+        text,
+        "\n{:<16}{:>6}",
+        format!("{}, ratios", media_name(media)),
+        ""
+    );
     for (a, b) in &pairs {
         let _ = write!(text, "{:>13}", system_name(*a));
         let _ = b;
@@ -125,7 +140,11 @@ fn ratios(text: &mut String, results: &Results, media: Media) {
             let _ = write!(text, "{row:<16}{batch:>6}");
             for system in systems {
                 let cell = results.misses_per_op((media, row, batch, system));
-                let _ = write!(text, "{:>13}", cell.map_or("-".to_owned(), |m| format!("{m:.3}")));
+                let _ = write!(
+                    text,
+                    "{:>13}",
+                    cell.map_or("-".to_owned(), |m| format!("{m:.3}"))
+                );
             }
             text.push('\n');
         }
@@ -150,19 +169,35 @@ fn against_pmdk(floors: &mut Vec<Floor>, results: &Results, media: Media) {
     for row in Row::all().into_iter().filter(|r| r.update_heavy()) {
         if let Some(ratio) = results.ratio(media, row, 1, System::Pmdk, System::Vernal) {
             ratios.push(ratio);
-            floors.push(Floor { what: format!("{name} {row}: pmdk / vernal"), ratio, floor: 2.5 });
+            floors.push(Floor {
+                what: format!("{name} {row}: pmdk / vernal"),
+                ratio,
+                floor: 2.5,
+            });
         }
     }
     if let Some(ratio) = geometric_mean(&ratios) {
-        floors.push(Floor { what: format!("{name} update-heavy rows, geometric mean: pmdk / vernal"), ratio, floor: 3.5 });
+        floors.push(Floor {
+            what: format!("{name} update-heavy rows, geometric mean: pmdk / vernal"),
+            ratio,
+            floor: 3.5,
+        });
     }
 }
 
 fn against_volatile(floors: &mut Vec<Floor>, results: &Results) {
     for row in Row::all().into_iter().filter(|r| !r.update_heavy()) {
         if let Some(ratio) = results.ratio(Media::Shm, row, 1, System::Volatile, System::Vernal) {
-            let (kind, floor) = if row.reads_only() { ("read-only", 1.0 / 1.05) } else { ("read-mostly", 1.0 / 1.25) };
-            floors.push(Floor { what: format!("shm {row} ({kind}): volatile / vernal"), ratio, floor });
+            let (kind, floor) = if row.reads_only() {
+                ("read-only", 1.0 / 1.05)
+            } else {
+                ("read-mostly", 1.0 / 1.25)
+            };
+            floors.push(Floor {
+                what: format!("shm {row} ({kind}): volatile / vernal"),
+                ratio,
+                floor,
+            });
         }
     }
 }
@@ -170,10 +205,17 @@ fn against_volatile(floors: &mut Vec<Floor>, results: &Results) {
 fn against_engines(floors: &mut Vec<Floor>, results: &Results) {
     for workload in ['A', 'E', 'G'] {
         let row = Row::Ycsb(workload);
-        for (peer, each) in [(System::Lmdb, 1.5), (System::Redb, 1.5), (System::Sqlite, 0.95)] {
+        for (peer, each) in [
+            (System::Lmdb, 1.5),
+            (System::Redb, 1.5),
+            (System::Sqlite, 0.95),
+        ] {
             for (batch, floor) in [(1, each), (1000, 10.0)] {
                 if let Some(ratio) = results.ratio(Media::Ext4, row, batch, peer, System::Vernal) {
-                    let what = format!("ext4 {row}, {batch} per commit: {} / vernal", system_name(peer));
+                    let what = format!(
+                        "ext4 {row}, {batch} per commit: {} / vernal",
+                        system_name(peer)
+                    );
                     floors.push(Floor { what, ratio, floor });
                 }
             }
@@ -188,8 +230,17 @@ fn kyoto(floors: &mut Vec<Floor>, results: &Results) {
             if batch == 1 && peer == System::KyotoNowal {
                 continue;
             }
-            if let Some(ratio) = results.ratio(Media::Ext4, Row::Ycsb('G'), batch, peer, System::KyotoVernal) {
-                let what = format!("ext4 kv/G, {batch} per commit: {} / kyoto-vernal", system_name(peer));
+            if let Some(ratio) = results.ratio(
+                Media::Ext4,
+                Row::Ycsb('G'),
+                batch,
+                peer,
+                System::KyotoVernal,
+            ) {
+                let what = format!(
+                    "ext4 kv/G, {batch} per commit: {} / kyoto-vernal",
+                    system_name(peer)
+                );
                 floors.push(Floor { what, ratio, floor });
             }
         }
@@ -203,10 +254,19 @@ fn floors_text(text: &mut String, floors: &[Floor]) {
     text.push_str("\nfloors\n");
     for f in floors {
         let verdict = if f.holds() { "PASS" } else { "LOST" };
-        let _ = writeln!(text, "{verdict}  {:<58} {:>8.2}  (at least {:.2})", f.what, f.ratio, f.floor);
+        let _ = writeln!(
+            text,
+            "{verdict}  {:<58} {:>8.2}  (at least {:.2})",
+            f.what, f.ratio, f.floor
+        );
     }
     let lost = floors.iter().filter(|f| !f.holds()).count();
-    let _ = writeln!(text, "{} of {} floors hold, {lost} lost", floors.len() - lost, floors.len());
+    let _ = writeln!(
+        text,
+        "{} of {} floors hold, {lost} lost",
+        floors.len() - lost,
+        floors.len()
+    );
 }
 
 #[cfg(test)]
@@ -217,7 +277,15 @@ mod tests {
     fn results(cells: &[(Media, Row, u64, System, u64)]) -> Results {
         let mut r = Results::default();
         for &(media, row, batch, system, ns) in cells {
-            r.add((media, row, batch, system), &Sample { ns, units: 1, sum: 0, misses: 0 });
+            r.add(
+                (media, row, batch, system),
+                &Sample {
+                    ns,
+                    units: 1,
+                    sum: 0,
+                    misses: 0,
+                },
+            );
         }
         r
     }
@@ -225,7 +293,10 @@ mod tests {
     #[test]
     fn a_row_that_misses_its_floor_is_shown_as_lost() {
         let row = Row::Ycsb('G');
-        let r = results(&[(Media::Shm, row, 1, System::Vernal, 100), (Media::Shm, row, 1, System::Pmdk, 240)]);
+        let r = results(&[
+            (Media::Shm, row, 1, System::Vernal, 100),
+            (Media::Shm, row, 1, System::Pmdk, 240),
+        ]);
         let floors = floors(&r);
         assert_eq!(floors.len(), 2);
         assert!(floors.iter().all(|f| !f.holds()));
@@ -238,7 +309,10 @@ mod tests {
     #[test]
     fn reading_within_five_percent_of_volatile_passes() {
         let row = Row::Ycsb('C');
-        let r = results(&[(Media::Shm, row, 1, System::Vernal, 105), (Media::Shm, row, 1, System::Volatile, 100)]);
+        let r = results(&[
+            (Media::Shm, row, 1, System::Vernal, 105),
+            (Media::Shm, row, 1, System::Volatile, 100),
+        ]);
         assert!(floors(&r)[0].holds());
     }
 

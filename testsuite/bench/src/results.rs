@@ -27,7 +27,11 @@ impl Spread {
         sorted.sort_by(f64::total_cmp);
         let n = sorted.len();
         let (&min, &max) = (sorted.first()?, sorted.last()?);
-        let median = if n % 2 == 1 { sorted[n / 2] } else { (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0 };
+        let median = if n % 2 == 1 {
+            sorted[n / 2]
+        } else {
+            (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0
+        };
         Some(Self { median, min, max })
     }
 }
@@ -61,14 +65,18 @@ struct Samples {
 
 /// The name of `media` in result rows.
 pub fn media_name(media: Media) -> String {
-    media.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+    media
+        .to_possible_value()
+        .map(|v| v.get_name().to_owned())
+        .unwrap_or_default()
 }
 
 impl Results {
     /// Adds one round.
     pub fn add(&mut self, key: Key, sample: &crate::process::Sample) {
         let s = self.samples.entry(key).or_default();
-        s.ns_per_op.push(sample.ns as f64 / sample.units.max(1) as f64);
+        s.ns_per_op
+            .push(sample.ns as f64 / sample.units.max(1) as f64);
         s.ops += sample.units;
         s.misses += sample.misses;
     }
@@ -80,18 +88,28 @@ impl Results {
 
     /// Median of `a` over median of `b`; both are of the same run.
     pub fn ratio(&self, media: Media, row: Row, batch: u64, a: System, b: System) -> Option<f64> {
-        let (a, b) = (self.get((media, row, batch, a))?, self.get((media, row, batch, b))?);
+        let (a, b) = (
+            self.get((media, row, batch, a))?,
+            self.get((media, row, batch, b))?,
+        );
         (b.median > 0.0).then_some(a.median / b.median)
     }
 
     /// Misses of the emulated device per operation.
     pub fn misses_per_op(&self, key: Key) -> Option<f64> {
-        self.samples.get(&key).map(|s| s.misses as f64 / s.ops.max(1) as f64)
+        self.samples
+            .get(&key)
+            .map(|s| s.misses as f64 / s.ops.max(1) as f64)
     }
 
     /// The systems that have any row on `media`, in the order of the tables.
     pub fn systems(&self, media: Media) -> Vec<System> {
-        let mut systems: Vec<System> = self.samples.keys().filter(|k| k.0 == media).map(|k| k.3).collect();
+        let mut systems: Vec<System> = self
+            .samples
+            .keys()
+            .filter(|k| k.0 == media)
+            .map(|k| k.3)
+            .collect();
         systems.sort_unstable();
         systems.dedup();
         systems
@@ -102,7 +120,11 @@ impl Results {
         let mut lines: Vec<(Row, u64)> = Row::all()
             .into_iter()
             .flat_map(|row| crate::plan::BATCHES.map(|batch| (row, batch)))
-            .filter(|&(row, batch)| self.samples.keys().any(|k| (k.0, k.1, k.2) == (media, row, batch)))
+            .filter(|&(row, batch)| {
+                self.samples
+                    .keys()
+                    .any(|k| (k.0, k.1, k.2) == (media, row, batch))
+            })
             .collect();
         lines.dedup();
         lines
@@ -119,7 +141,9 @@ impl Results {
     pub fn json_lines(&self) -> String {
         let mut text = String::new();
         for (&(media, row, batch, system), samples) in &self.samples {
-            let Some(ns_per_op) = Spread::of(&samples.ns_per_op) else { continue };
+            let Some(ns_per_op) = Spread::of(&samples.ns_per_op) else {
+                continue;
+            };
             let row = JsonRow {
                 bench: "persist",
                 media: &media_name(media),
@@ -153,7 +177,14 @@ mod tests {
 
     #[test]
     fn the_median_of_an_even_number_is_between_the_middle_ones() {
-        assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 9.0]), Some(Spread { median: 3.0, min: 1.0, max: 9.0 }));
+        assert_eq!(
+            Spread::of(&[4.0, 1.0, 2.0, 9.0]),
+            Some(Spread {
+                median: 3.0,
+                min: 1.0,
+                max: 9.0
+            })
+        );
         assert_eq!(Spread::of(&[]), None);
     }
 
@@ -167,8 +198,16 @@ mod tests {
     #[test]
     fn json_rows_have_the_agreed_fields() {
         let mut r = Results::default();
-        let sample = crate::process::Sample { ns: 300, units: 10, sum: 0, misses: 0 };
-        r.add((Media::CxlSsd, Row::Ycsb('A'), 10, System::KyotoWal), &sample);
+        let sample = crate::process::Sample {
+            ns: 300,
+            units: 10,
+            sum: 0,
+            misses: 0,
+        };
+        r.add(
+            (Media::CxlSsd, Row::Ycsb('A'), 10, System::KyotoWal),
+            &sample,
+        );
         let v: serde_json::Value = serde_json::from_str(r.json_lines().trim()).unwrap();
         assert_eq!(v["bench"], "persist");
         assert_eq!(v["media"], "cxl-ssd");

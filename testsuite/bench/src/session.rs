@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Operations per commit while loading.
-const LOAD_BATCH: u64 = 1000;
+const LOAD_BATCH: u64 = 5000;
 /// Where byte-addressable media are emulated.
 pub const SHM: &str = "/dev/shm";
 
@@ -83,9 +83,19 @@ impl Session {
             }
             _ => shm.0.clone(),
         };
-        let mut session =
-            Self { systems: vec![], skipped: vec![], ops, media, structure, turn: 0, _scratch: vec![] };
-        for &system in systems.iter().filter(|s| is_measured(**s, media, structure)) {
+        let mut session = Self {
+            systems: vec![],
+            skipped: vec![],
+            ops,
+            media,
+            structure,
+            turn: 0,
+            _scratch: vec![],
+        };
+        for &system in systems
+            .iter()
+            .filter(|s| is_measured(**s, media, structure))
+        {
             let start = session.start_system(place, system, &dir, &shm.0, &load);
             match start {
                 Ok(process) => session.systems.push((system, process)),
@@ -98,9 +108,21 @@ impl Session {
         Ok(session)
     }
 
-    fn start_system(&self, place: &Place, system: System, dir: &Path, shm: &Path, load: &[Op]) -> Result<Process> {
+    fn start_system(
+        &self,
+        place: &Place,
+        system: System,
+        dir: &Path,
+        shm: &Path,
+        load: &[Op],
+    ) -> Result<Process> {
         let program = place.tools.build(self.structure, system)?;
-        let name = format!("{}-{}-{}", media_name(self.media), self.structure.name(), system_name(system));
+        let name = format!(
+            "{}-{}-{}",
+            media_name(self.media),
+            self.structure.name(),
+            system_name(system)
+        );
         let file = dir.join(format!("{name}.img"));
         // On a disk libpmemobj flushes with one msync per cache line range: loading there would take minutes. The pool is
         // loaded on tmpfs instead and copied; what is measured happens on the disk.
@@ -109,34 +131,68 @@ impl Session {
             let log = place.logs.join(format!("{name}-load.log"));
             let command = self.command(place, &program, system, Media::Shm, &loaded);
             let mut process = Process::start(format!("{name} (loading)"), command, log)?;
-            process.run(load.len(), load, LOAD_BATCH)?;
+            process.load(load, LOAD_BATCH)?;
             process.finish()?;
             let copied = std::fs::copy(&loaded, &file)
                 .and_then(|_| std::fs::File::open(&file)?.sync_all())
                 .and_then(|()| std::fs::remove_file(&loaded));
-            copied.map_err(|e| Failure(format!("copying {} to {}: {e}", loaded.display(), file.display())))?;
+            copied.map_err(|e| {
+                Failure(format!(
+                    "copying {} to {}: {e}",
+                    loaded.display(),
+                    file.display()
+                ))
+            })?;
         }
         let command = self.command(place, &program, system, self.media, &file);
         let loaded = file.exists();
-        let mut process = Process::start(name.clone(), command, place.logs.join(format!("{name}.log")))?;
+        let mut process = Process::start(
+            name.clone(),
+            command,
+            place.logs.join(format!("{name}.log")),
+        )?;
         if !loaded {
-            process.run(load.len(), load, LOAD_BATCH)?;
+            process.load(load, LOAD_BATCH)?;
         }
         Ok(process)
     }
 
-    fn command(&self, place: &Place, program: &Command, system: System, media: Media, file: &Path) -> Command {
+    fn command(
+        &self,
+        place: &Place,
+        program: &Command,
+        system: System,
+        media: Media,
+        file: &Path,
+    ) -> Command {
         let mut command = Command::new(program.get_program());
         command.args(program.get_args()).arg(file);
-        command.arg(self.structure.file_bytes().to_string()).arg(place.cpu.to_string());
-        for name in ["VERNAL_PATHS", "VERNAL_MEDIA", "VERNAL_AUDIT", "PMEM_IS_PMEM_FORCE", "BENCH_CXL_LIB"] {
+        command
+            .arg(self.structure.file_bytes().to_string())
+            .arg(place.cpu.to_string());
+        for name in [
+            "VERNAL_PATHS",
+            "VERNAL_MEDIA",
+            "VERNAL_AUDIT",
+            "PMEM_IS_PMEM_FORCE",
+            "BENCH_CXL_LIB",
+        ] {
             command.env_remove(name);
         }
         if matches!(system, System::Vernal | System::KyotoVernal) {
-            command.env("VERNAL_PATHS", format!("{}/*.img*", file.parent().unwrap_or(Path::new("/")).display()));
+            command.env(
+                "VERNAL_PATHS",
+                format!(
+                    "{}/*.img*",
+                    file.parent().unwrap_or(Path::new("/")).display()
+                ),
+            );
         }
         if system == System::Pmdk {
-            command.env("PMEM_IS_PMEM_FORCE", if media == Media::Ext4 { "0" } else { "1" });
+            command.env(
+                "PMEM_IS_PMEM_FORCE",
+                if media == Media::Ext4 { "0" } else { "1" },
+            );
         }
         if media == Media::CxlSsd {
             if std::env::var_os("VERNAL_CXL_CACHE_MIB").is_none() {
@@ -151,33 +207,48 @@ impl Session {
         command
     }
 
-    /// Lets every system execute `ops`, the first `warm` of them untimed; the order rotates from call to call.
+    /// Lets every system execute `ops`, the first `warm` of them untimed; the order rotates from call to call. Systems that
+    /// are not `measured` only follow; there are no samples of them.
     ///
     /// # Errors
     ///
     /// Also when two systems have not read the same.
-    pub fn round(&mut self, warm: usize, ops: &[Op], batch: u64) -> Result<Vec<(System, Sample)>> {
+    pub fn round(
+        &mut self,
+        warm: usize,
+        ops: &[Op],
+        batch: u64,
+        measured: impl Fn(System) -> bool,
+    ) -> Result<Vec<(System, Sample)>> {
         let n = self.systems.len();
         let mut samples: Vec<(System, Sample)> = Vec::with_capacity(n);
         for i in 0..n {
-            let at = if self.turn.is_multiple_of(2) { self.turn / 2 + i } else { self.turn / 2 + n - i } % n;
+            let at = if self.turn.is_multiple_of(2) {
+                self.turn / 2 + i
+            } else {
+                self.turn / 2 + n - i
+            } % n;
             let (system, process) = &mut self.systems[at];
-            samples.push((*system, process.run(warm, ops, batch)?));
+            let sample = if measured(*system) {
+                process.run(warm, ops, batch)?
+            } else {
+                process.load(ops, LOAD_BATCH)?
+            };
+            samples.push((*system, sample));
         }
         self.turn += 1;
         if let [(first, a), rest @ ..] = &samples[..]
-            && let Some((other, b)) = rest.iter().find(|(_, b)| (b.sum, b.units) != (a.sum, a.units))
+            && let Some((other, b)) = rest.iter().find(|(_, b)| b.sum != a.sum)
         {
             return Err(Failure(format!(
-                "{} and {} have not read the same: {:#x} over {}, {:#x} over {}",
+                "{} and {} have not read the same: {:#x} and {:#x}",
                 system_name(*first),
                 system_name(*other),
                 a.sum,
-                a.units,
-                b.sum,
-                b.units
+                b.sum
             )));
         }
+        samples.retain(|(system, _)| measured(*system));
         Ok(samples)
     }
 
@@ -205,10 +276,20 @@ impl Session {
         Ok(())
     }
 
+    /// Lets a system go before the others, after it has been shown to be in the same state.
+    pub fn retire(&mut self, system: System) -> Result<()> {
+        match self.systems.iter().position(|(s, _)| *s == system) {
+            Some(at) => self.systems.remove(at).1.finish(),
+            None => Ok(()),
+        }
+    }
+
     /// Ends every process in good order.
     pub fn finish(mut self) -> Result<()> {
         self.check()?;
-        self.systems.drain(..).try_for_each(|(_, process)| process.finish())
+        self.systems
+            .drain(..)
+            .try_for_each(|(_, process)| process.finish())
     }
 }
 

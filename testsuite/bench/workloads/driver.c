@@ -9,6 +9,8 @@
 #include <string.h>
 #include <time.h>
 
+int bench_loading;
+
 void bench_fail(const char *what, const char *detail) {
   fprintf(stderr, "%s: %s\n", what, detail);
   exit(1);
@@ -86,7 +88,10 @@ int main(int argc, char **argv) {
   char line[128];
   while (fgets(line, sizeof line, stdin)) {
     uint64_t warm, count, batch;
-    if (sscanf(line, "run %" SCNu64 " %" SCNu64 " %" SCNu64, &warm, &count, &batch) == 3) {
+    bench_loading = sscanf(line, "load %" SCNu64 " %" SCNu64, &count, &batch) == 2;
+    if (bench_loading) {
+      run(0, count, batch);
+    } else if (sscanf(line, "run %" SCNu64 " %" SCNu64 " %" SCNu64, &warm, &count, &batch) == 3) {
       run(warm, count, batch);
     } else if (strcmp(line, "check\n") == 0) {
       uint64_t hash = 0, entries = 0;

@@ -62,7 +62,7 @@ void system_open(const char *path, uint64_t bytes) {
 void system_begin(void) {
   writing = true;
 #ifdef KYOTO_WAL
-  must(db.begin_transaction(true), "begin_transaction");
+  must(db.begin_transaction(!bench_loading), "begin_transaction");
 #endif
 }
 

@@ -5,8 +5,10 @@
  * sequence; the process generates nothing but values, which it derives from the operation (see value.h).
  *
  *   run WARM COUNT BATCH\n  + (WARM + COUNT) operations   ->  ok NANOSECONDS UNITS SUM MISSES\n
+ *   load COUNT BATCH\n    + COUNT operations            ->  ok 0 UNITS SUM 0\n
  *   check\n                                               ->  ok HASH ENTRIES\n
  *
+ * A load is not measured: a system may give up durability, not consistency, to be faster.
  * WARM operations run untimed before the COUNT timed ones. UNITS is what nanoseconds are divided by: elements visited for
  * a traversal, operations otherwise. SUM folds everything that was read, HASH the final state: both must be equal between
  * systems. MISSES are the misses of the emulated CXL device's cache in the timed part.
@@ -53,6 +55,9 @@ int64_t system_apply(const struct op *op, uint64_t *sum); /* returns the units o
 void system_check(uint64_t *hash, uint64_t *entries);
 void system_close(void);
 uint64_t cxl_misses(void); /* backends without an emulated device return 0 */
+
+/* Whether operations belong to a load. */
+extern int bench_loading;
 
 void bench_fail(const char *what, const char *detail) __attribute__((noreturn));
 
