@@ -1,6 +1,7 @@
 //! `vernal-programs run`: real programs under audit, killed and compared with volatile twins; see the library.
 //!
 //! The last line is `N passed, M failed`. Everything random follows from the seed that is printed.
+#![forbid(unsafe_code)]
 
 use clap::Parser;
 use std::collections::VecDeque;
