@@ -116,3 +116,28 @@ proptest! {
         prop_assert!(!verify_record(&words, seed));
     }
 }
+
+#[test]
+fn the_newest_intact_slot_wins_wherever_it_is() {
+    let slot = |update| {
+        let meta = Meta {
+            update,
+            file: Uuid([1; 16]),
+            home_addr: TRACKED_BASE,
+            slot_len: 4096,
+            committed_len: update,
+            state: MetaState::Clean,
+        };
+        let mut bytes = [0; SLOT_LEN];
+        meta.encode(&mut bytes);
+        bytes
+    };
+    let chosen = |slots| newest_slot::<Meta>(&slots).map(|(i, m)| (i, m.update));
+    assert_eq!(chosen([slot(7), slot(8)]), Ok((1, 8)));
+    assert_eq!(chosen([slot(9), slot(8)]), Ok((0, 9)));
+    let mut damaged = slot(9);
+    damaged[200] ^= 1;
+    assert_eq!(chosen([damaged, slot(8)]), Ok((1, 8)));
+    assert_eq!(chosen([slot(8), damaged]), Ok((0, 8)));
+    assert!(chosen([damaged, damaged]).is_err());
+}

@@ -91,3 +91,35 @@ fn small_commits_after_asynchronous_ones_share_a_block() {
         "20 records of 64 bytes fit one block"
     );
 }
+
+#[test]
+fn a_checkpoint_starts_a_new_generation_at_the_front_of_the_log() {
+    for geometry in [Geometry::DAX, Geometry::SECTOR] {
+        let mut s = session(geometry);
+        for i in 0..5 {
+            let addr = s.base(0) + 8 * i;
+            s.store(addr, i + 1);
+            s.commit().unwrap();
+        }
+        let (generation, sequence) = (
+            s.committer().journal().generation(),
+            s.committer().journal().next_sequence(),
+        );
+        let before = flushes(s.world());
+        s.committer().checkpoint().unwrap();
+        let journal = s.committer().journal();
+        // Either would do to keep stale records dead; a journal has both.
+        assert_eq!(journal.generation(), generation + 1);
+        assert_eq!(journal.next_sequence(), sequence, "sequences go on");
+        assert_eq!(journal.free_bytes(), journal.capacity());
+        // One for the home that was written, two for the superblock's slots.
+        let after = flushes(s.world());
+        assert_eq!(after[0] - before[0], 1);
+        assert_eq!(
+            after[2] - before[2],
+            0,
+            "a home that was not written is not flushed"
+        );
+        assert_eq!(after[JOURNAL] - before[JOURNAL], 2);
+    }
+}

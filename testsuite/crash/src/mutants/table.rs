@@ -28,6 +28,8 @@ const DAMAGE: &[&str] = &["test", "-p", "vernal-crash", "--test", "damage"];
 const FAULTS: &[&str] = &["test", "-p", "vernal-crash", "--test", "faults"];
 /// Counts of flushes.
 const FLUSHES: &[&str] = &["test", "-p", "vernal-crash", "--test", "flushes"];
+/// The parsers.
+const FORMAT: &[&str] = &["test", "-p", "vernal-format", "--test", "parse"];
 /// The journal's own tests.
 const JOURNAL_UNIT: &[&str] = &["test", "-p", "vernal-journal", "--lib"];
 
@@ -136,6 +138,22 @@ pub const MUTANTS: &[Mutant] = &[
             search: "sb.generation += 1;",
             replace: "sb.generation += 0;",
         }],
+        test: FLUSHES,
+    },
+    Mutant {
+        name: "stale records look alive: same generation, sequences start over",
+        edits: &[
+            Edit {
+                file: "runtime/journal/src/journal.rs",
+                search: "sb.generation += 1;",
+                replace: "sb.generation += 0;",
+            },
+            Edit {
+                file: "runtime/journal/src/journal.rs",
+                search: "sb.first_sequence = self.next_sequence;",
+                replace: "sb.first_sequence = 1;\n        self.next_sequence = 1;",
+            },
+        ],
         test: CHECKPOINT,
     },
     Mutant {
@@ -355,7 +373,7 @@ pub const MUTANTS: &[Mutant] = &[
             search: "b.update() > a.update()",
             replace: "b.update() < a.update()",
         }],
-        test: SESSIONS,
+        test: FORMAT,
     },
     Mutant {
         name: "a slot's checksum leaves out its version",
@@ -525,21 +543,15 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "commits go on after a failed flush",
-        edits: &[
-            Edit {
-                file: "runtime/journal/src/journal.rs",
-                search: "            Some(cause) => Err(JournalError::Poisoned {",
-                replace: "            Some(cause) if cause.is_empty() => Err(JournalError::Poisoned {",
-            },
-            Edit {
-                file: "runtime/journal/src/journal.rs",
-                search: r##"            None => Ok(()),
-            Some(cause)"##,
-                replace: r##"            None => Ok(()),
-            Some(cause) if !cause.is_empty() => Ok(()),
-            Some(cause)"##,
-            },
-        ],
+        edits: &[Edit {
+            file: "runtime/journal/src/journal.rs",
+            search: r##"JournalError> {
+        match &self.poison {
+            None => Ok(()),"##,
+            replace: r##"JournalError> {
+        match &None::<String> {
+            None => Ok(()),"##,
+        }],
         test: FAULTS,
     },
     Mutant {
