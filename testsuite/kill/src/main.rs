@@ -203,11 +203,7 @@ fn main() -> ExitCode {
 
 fn run(seconds: u64, seed: Option<u64>, only: &str, json: bool) -> Result<bool> {
     let say = |text: &str| {
-        if json {
-            eprintln!("{text}")
-        } else {
-            println!("{text}")
-        }
+        if json { eprintln!("{text}") } else { out(text) }
     };
     let seed = seed.unwrap_or_else(fresh_seed);
     say(&format!(
@@ -229,16 +225,22 @@ fn run(seconds: u64, seed: Option<u64>, only: &str, json: bool) -> Result<bool> 
         let report = serde_json::json!({
             "seed": seed, "passed": passed, "failed": failed, "skipped": skipped, "tests": tests.collect::<Vec<_>>(),
         });
-        println!("{report}");
+        out(&report.to_string());
     } else {
         let skips = if skipped > 0 {
             format!(", {skipped} skipped")
         } else {
             String::new()
         };
-        println!("{passed} passed, {failed} failed{skips}");
+        out(&format!("{passed} passed, {failed} failed{skips}"));
     }
     Ok(failed == 0)
+}
+
+/// Prints a line. A reader that has gone away is no reason to stop.
+fn out(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn line(name: &str, outcome: cases::Outcome, wall: Duration, detail: &str) -> String {
@@ -268,9 +270,9 @@ fn replay(workload: &str, build: &str, medium: &str, seed: u64, ops: u64, at: u6
     let place = Place::new()?;
     let plan = campaign::Plan::points(workload, build, medium, seed, ops);
     let stats = plan.replay(&place, at)?;
-    println!("{stats}");
+    out(&stats.to_string());
     for failure in &stats.failures {
-        println!("{failure}");
+        out(failure);
     }
     Ok(stats.failures.is_empty())
 }

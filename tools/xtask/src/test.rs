@@ -2,6 +2,7 @@
 
 use crate::packages::{self, Group};
 use crate::stages::{self, Stage};
+use crate::tally::Tally;
 use crate::{Result, suites, ui::Ui, workspace::Workspace};
 use std::process::Command;
 use std::time::Duration;
@@ -36,7 +37,18 @@ pub fn run(options: &Options) -> Result<bool> {
         }
         list.retain(|stage| options.only.iter().any(|name| name == stage.name));
     }
-    packages::ensure(&ui, Group::ALL)?;
+    if let Err(error) = packages::ensure(&ui, Group::ALL) {
+        // Whoever reads only the last line must see that nothing has been shown.
+        ui.line(&format!("packages: {error}"));
+        ui.line(
+            &Tally {
+                failed: list.len() as u64,
+                ..Tally::default()
+            }
+            .to_string(),
+        );
+        return Ok(false);
+    }
     let report = stages::run(&ui, &workspace, list)?;
     report.print(&ui);
     ui.report(&report.json());
