@@ -1,13 +1,16 @@
 //! Places the marks: as late as the rule allows, so that one mark serves many stores.
 //!
-//! Two data-flow analyses over sets of keys:
+//! Data-flow analyses over sets of keys:
 //!
 //! * *anticipated* (backward, on all paths): from here every path stores through the key before it meets a barrier. A
 //!   mark is not needed yet, whatever is pending: the one after that store will cover it.
 //! * *pending* (forward, on all paths): every path to here has stored through the key and not marked it since.
 //!
+//! * *partly anticipated* (backward, on some path), over roots: a later store could share a range check.
+//!
 //! A key may flow unmarked into a block if it is pending on all incoming edges or anticipated there; where it cannot, the
-//! mark goes on the edge. At a barrier everything pending is marked. A key never flows into the block that defines it.
+//! mark goes on the edge. At the end of a block with several successors a key that no later store could share a check with
+//! is marked at once: to carry it on would only repeat the mark on every path. At a barrier everything pending is marked. A key never flows into the block that defines it.
 //! Finally two analyses over single stores tell which bytes each mark has to cover, and whether they are all certain to
 //! have been written.
 
@@ -136,6 +139,8 @@ struct Flow<'f> {
     preds: Vec<Vec<u32>>,
     /// Keys that may flow unmarked into each block.
     flows_in: Vec<Bits>,
+    /// Keys that flow out of each block, if they are pending there.
+    flows_out: Vec<Bits>,
 }
 
 impl<'f> Flow<'f> {
@@ -143,8 +148,14 @@ impl<'f> Flow<'f> {
         let preds = f.preds();
         let closed = never_flows(f, &preds);
         let anticipated = anticipated(f, &preds, &closed);
-        let flows_in = pending(f, &preds, &closed, &anticipated);
-        Self { f, preds, flows_in }
+        let flows_out = shareable(f, &preds);
+        let flows_in = pending(f, &preds, &closed, &anticipated, &flows_out);
+        Self {
+            f,
+            preds,
+            flows_in,
+            flows_out,
+        }
     }
 
     /// The points that need marks, with the keys to mark.
@@ -180,6 +191,9 @@ impl<'f> Flow<'f> {
             for &s in &block.succs {
                 all.minus(&self.flows_in[s as usize]);
             }
+            let mut stops = now.clone();
+            stops.minus(&self.flows_out[b]);
+            all.or(&stops);
             if !all.is_empty() {
                 sites.push((Point::End(b as u32), all.clone()));
             }
@@ -348,8 +362,62 @@ fn anticipated(f: &Function, preds: &[Vec<u32>], closed: &[Bits]) -> Vec<Bits> {
     at_start
 }
 
+/// Per block, the keys worth carrying over its end: all if there is one way on, else those whose root some path stores to
+/// again before a barrier.
+fn shareable(f: &Function, preds: &[Vec<u32>]) -> Vec<Bits> {
+    let roots = f
+        .keys
+        .iter()
+        .map(|k| k.root as usize + 1)
+        .max()
+        .unwrap_or(0);
+    let mut at_start = vec![Bits::empty(roots); f.blocks.len()];
+    let mut work: Vec<u32> = (0..f.blocks.len() as u32).collect();
+    let at_end = |at_start: &[Bits], b: usize| {
+        let mut now = Bits::empty(roots);
+        for &s in &f.blocks[b].succs {
+            now.or(&at_start[s as usize]);
+        }
+        now
+    };
+    while let Some(b) = work.pop() {
+        let mut now = at_end(&at_start, b as usize);
+        for event in f.blocks[b as usize].events.iter().rev() {
+            match event {
+                Event::Store(s) => now.set(f.keys[s.key as usize].root as usize),
+                Event::Barrier => now.clear(),
+            }
+        }
+        if now != at_start[b as usize] {
+            at_start[b as usize] = now;
+            work.extend(&preds[b as usize]);
+        }
+    }
+    (0..f.blocks.len())
+        .map(|b| {
+            if f.blocks[b].succs.len() < 2 {
+                return Bits::full(f.keys.len());
+            }
+            let again = at_end(&at_start, b);
+            let mut keys = Bits::empty(f.keys.len());
+            for (k, key) in f.keys.iter().enumerate() {
+                if again.has(key.root as usize) {
+                    keys.set(k);
+                }
+            }
+            keys
+        })
+        .collect()
+}
+
 /// Per block, the keys that may flow in unmarked.
-fn pending(f: &Function, preds: &[Vec<u32>], closed: &[Bits], anticipated: &[Bits]) -> Vec<Bits> {
+fn pending(
+    f: &Function,
+    preds: &[Vec<u32>],
+    closed: &[Bits],
+    anticipated: &[Bits],
+    flows_out: &[Bits],
+) -> Vec<Bits> {
     let keys = f.keys.len();
     let mut flows_in = vec![Bits::full(keys); f.blocks.len()];
     let mut out = vec![Bits::full(keys); f.blocks.len()];
@@ -368,6 +436,7 @@ fn pending(f: &Function, preds: &[Vec<u32>], closed: &[Bits], anticipated: &[Bit
                 Event::Barrier => now.clear(),
             }
         }
+        now.and(&flows_out[b as usize]);
         if now != out[b as usize] {
             out[b as usize] = now;
             work.extend(&f.blocks[b as usize].succs);
@@ -400,20 +469,18 @@ impl<'a> Reach<'a> {
                 .filter(|e| matches!(e, Event::Store(_)))
                 .count();
         }
-        // The stores whose key may flow into each block.
-        let gate: Vec<Bits> = flow
-            .flows_in
-            .iter()
-            .map(|keys| {
-                let mut g = Bits::empty(n);
-                for (i, s) in stores.iter().enumerate() {
-                    if keys.has(s.key as usize) {
-                        g.set(i);
-                    }
+        // The stores whose key may flow into each block, and out of it.
+        let of_keys = |keys: &Bits| {
+            let mut g = Bits::empty(n);
+            for (i, s) in stores.iter().enumerate() {
+                if keys.has(s.key as usize) {
+                    g.set(i);
                 }
-                g
-            })
-            .collect();
+            }
+            g
+        };
+        let gate: Vec<Bits> = flow.flows_in.iter().map(of_keys).collect();
+        let leave: Vec<Bits> = flow.flows_out.iter().map(of_keys).collect();
         let blocks = f.blocks.len();
         let mut reach = Self {
             flow,
@@ -439,6 +506,8 @@ impl<'a> Reach<'a> {
             reach.must_in[bi] = must.clone();
             let all = f.blocks[bi].events.len();
             reach.step(b, all, &mut may, &mut must);
+            may.and(&leave[bi]);
+            must.and(&leave[bi]);
             if may != may_out[bi] || must != must_out[bi] {
                 may_out[bi] = may;
                 must_out[bi] = must;

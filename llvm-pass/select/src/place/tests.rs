@@ -128,6 +128,20 @@ fn a_later_store_on_all_paths_takes_the_mark_over() {
 }
 
 #[test]
+fn a_branch_does_not_repeat_a_mark_that_nothing_shares() {
+    let plan = placed(&function(
+        &[(0, None)],
+        vec![
+            block(&[1, 2], &[store(0, 0)]),
+            block(&[], &[B]),
+            block(&[], &[B]),
+        ],
+    ));
+    assert_eq!(plan.sites.len(), 1);
+    assert_eq!(plan.sites[0].at, Point::End(0));
+}
+
+#[test]
 fn an_invariant_store_in_a_loop_is_marked_after_it() {
     let plan = placed(&function(
         &[(0, None)],
