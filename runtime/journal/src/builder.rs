@@ -56,11 +56,19 @@ impl RecordBuilder {
         }
         let out = self.room();
         out[0] = line_entry_header(line, mask).to_le();
-        // Every word is stored, and the position moves only behind those that count: no branch to mispredict.
+        // A whole line is the common case where values are replaced; else every word is stored, and the position moves
+        // only behind those that count: no branch to mispredict.
         let mut at = 1;
-        for (i, word) in words.iter().enumerate() {
-            out[at & 15] = word.to_le();
-            at += usize::from(mask >> i & 1);
+        if mask == u8::MAX {
+            for (to, word) in out[1..].iter_mut().zip(words) {
+                *to = word.to_le();
+            }
+            at += WORDS_PER_LINE;
+        } else {
+            for (i, word) in words.iter().enumerate() {
+                out[at & 15] = word.to_le();
+                at += usize::from(mask >> i & 1);
+            }
         }
         self.used += at;
         self.entries += 1;

@@ -33,7 +33,9 @@ use vernal_sys::pages::PageTracker;
 use vernal_sys::{create_like, probe_backing, sync_parent_dir};
 
 /// Log bytes of a new journal on byte-addressable media.
-const MAPPED_LOG: u64 = 8 << 20;
+const MAPPED_LOG: u64 = 4 << 20;
+/// Log bytes up to which it grows: the longer between checkpoints, the more updates of a line are written back as one.
+const MAPPED_LOG_MAX: u64 = 32 << 20;
 /// Log bytes of a new journal on a block device: small, because its blocks are written once before the first commit.
 const FILE_LOG: u64 = 4 << 20;
 /// Log bytes up to which a journal on a block device grows, so that a checkpoint is paid for by many commits.
@@ -298,7 +300,7 @@ pub(super) fn new_engine(path: &Path, file: &File) -> Result<(Engine, PathBuf), 
         let like = file.metadata().map_err(wrap)?;
         let (first, most) = match (config::get().journal_len, backing) {
             (Some(len), _) => (len, len),
-            (None, Backing::ByteAddressable) => (MAPPED_LOG, MAPPED_LOG),
+            (None, Backing::ByteAddressable) => (MAPPED_LOG, MAPPED_LOG_MAX),
             (None, Backing::Blocks) => (FILE_LOG, FILE_LOG_MAX),
         };
         let media = match backing {
