@@ -99,17 +99,31 @@ fn threads_in_page_mode(place: &Place) -> Checked {
 /// Killed again and again on one file: no thread ever loses a round that its msync acknowledged, and no line is mixed but for the
 /// round in flight.
 fn races(place: &Place) -> Checked {
-    for (build, rounds) in [(Build::O2, 10), (Build::Page, 3)] {
+    for (build, rounds) in [(Build::O2, 20), (Build::Page, 4)] {
         let stage = Stage::on(place, Medium::Shm)?;
         let program = place.compile("cases/races.c", build)?;
         for round in 0..rounds {
             let mut command = stage.command(&program, build);
             command.arg(stage.file("a")).arg("write");
+            // Every other time by itself, at an injection point that some thread comes to while the others run.
+            let by_itself = round % 2 == 1;
+            if by_itself {
+                command.env("VERNAL_TEST_KILL_AT", (200 + round * 397).to_string());
+            }
             let mut running = Running::start(command, stage.notes.path())?;
-            running.wait_for("0 ")?;
-            std::thread::sleep(Duration::from_millis(5 + round * 2));
-            running.kill()?;
-            let acknowledged = running.end()?.out;
+            if !by_itself {
+                running.wait_for("0 ")?;
+                std::thread::sleep(Duration::from_millis(5 + round * 2));
+                running.kill()?;
+            }
+            let ended = running.end()?;
+            if !ended.killed() {
+                return wrong(format!(
+                    "it ended by itself: {} {}",
+                    ended.status, ended.err
+                ));
+            }
+            let acknowledged = ended.out;
             let dumped = run(&stage, &program, build, &["dump"])?;
             if !dumped.status.success() {
                 return wrong(format!("{} {}", dumped.status, dumped.err));
