@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 use vernal_crash::litmus::{Protocol, Size, search};
-use vernal_crash::mutants::{Fate, MUTANTS, Mutant, Nursery, workspace_root};
+use vernal_crash::mutants::{self, Fate, Mutant, Nursery, workspace_root};
 use vernal_crash::run::{Depth, Options, run};
 use vernal_crash::scenarios::{SCENARIOS, Scenario};
 use vernal_crash::world::Geometry;
@@ -227,7 +227,7 @@ fn mutants(args: &Mutants) -> Result<(), String> {
             m.name.contains(part.as_str()) || m.edits.iter().any(|e| e.file.contains(part.as_str()))
         }
     };
-    let chosen: Vec<&Mutant> = MUTANTS.iter().filter(wanted).collect();
+    let chosen: Vec<&Mutant> = mutants::all().filter(wanted).collect();
     if args.list {
         for m in &chosen {
             println!("{:<64}{}", m.name, m.test.join(" "));

@@ -58,18 +58,18 @@ fn plan(options: &Options) -> Plan {
         ),
         Depth::Full => (
             Effort {
-                all: 1 << 12,
-                in_flight: 1 << 12,
+                all: 1 << 11,
+                in_flight: 1 << 10,
                 stride: 1,
-                samples: 4000,
+                samples: 1500,
             },
             Effort {
-                all: 1 << 8,
-                in_flight: 1 << 5,
-                stride: 3,
-                samples: 40,
+                all: 1 << 6,
+                in_flight: 1 << 4,
+                stride: 7,
+                samples: 16,
             },
-            61,
+            499,
             3,
         ),
     };

@@ -1,17 +1,24 @@
 //! Mutants: bugs planted into a copy of the workspace, one at a time, each of which the tests must catch.
 //!
-//! A mutant that survives means that a test is missing. The table is data ([`MUTANTS`]); a test checks at every build
+//! A mutant that survives means that a test is missing. The table is data ([`all`]); a test checks at every build
 //! that each mutant's text is still found in the source, so that the table cannot rot unseen.
 
+mod compiler;
+mod runtime;
 mod table;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-pub use table::MUTANTS;
+/// Every mutant: of the journal and its formats, of the runtime, of the compiler pass.
+pub fn all() -> impl Iterator<Item = &'static Mutant> {
+    [table::MUTANTS, runtime::MUTANTS, compiler::MUTANTS]
+        .into_iter()
+        .flatten()
+}
 
 /// One change of a source file.
 #[derive(Debug, Clone, Copy)]
@@ -152,27 +159,28 @@ impl Nursery {
                 errors.join("\n")
             )));
         }
-        let mut child = self
-            .cargo(mutant.test)
+        // timeout(1) ends the test's own processes too, which ending cargo alone would leave running.
+        let mut limited = Command::new("timeout");
+        let cargo = self.cargo(mutant.test);
+        limited
+            .arg("--kill-after=1")
+            .arg(TIME_LIMIT.as_secs().to_string())
+            .arg(cargo.get_program())
+            .args(cargo.get_args());
+        limited
+            .current_dir(&self.tree)
+            .env("CARGO_TARGET_DIR", &self.target);
+        let status = limited
+            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()?;
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(if status.success() {
-                    Fate::Survived
-                } else {
-                    Fate::Caught
-                });
-            }
-            if begun.elapsed() > TIME_LIMIT {
-                child.kill()?;
-                child.wait()?;
-                return Ok(Fate::CaughtHanging);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+            .status()?;
+        Ok(match status.code() {
+            Some(0) => Fate::Survived,
+            // What timeout(1) ends with when it had to end the test.
+            Some(124 | 137) => Fate::CaughtHanging,
+            _ => Fate::Caught,
+        })
     }
 
     fn cargo(&self, arguments: &[&str]) -> Command {
