@@ -190,10 +190,9 @@ fn litmus() -> Result<(), String> {
     };
     let verdict = search(Protocol::CORRECT, size);
     println!(
-        "{:<48}{:>9} states  {}",
+        "{:<48}{:>9} states  loses nothing",
         Protocol::CORRECT.name,
-        verdict.states,
-        "loses nothing"
+        verdict.states
     );
     if let Some(story) = verdict.lost {
         return Err(format!(

@@ -55,8 +55,7 @@ fn recovered(s: &Session) -> Vec<u8> {
     }
     .shared();
     recover_all(&world, &s.places()).unwrap();
-    let content = world.borrow().content(HOME).to_vec();
-    content
+    world.borrow().content(HOME).to_vec()
 }
 
 fn snapshot(s: &Session, back: usize) -> Vec<u8> {
