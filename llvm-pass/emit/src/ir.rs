@@ -261,6 +261,16 @@ pub fn has_enum_attribute(f: Value, attr: &str) -> bool {
     unsafe { !LLVMGetEnumAttributeAtIndex(f, ON_FUNCTION, attribute_kind(attr)).is_null() }
 }
 
+/// The type of the object that a call makes where its first argument points to (`sret`).
+pub fn returned_in_place(call: Value) -> Option<LLVMTypeRef> {
+    const FIRST_ARGUMENT: u32 = 1;
+    // SAFETY: live IR; `call` is a call, and `sret` is an attribute with a type.
+    unsafe {
+        let sret = LLVMGetCallSiteEnumAttribute(call, FIRST_ARGUMENT, attribute_kind("sret"));
+        (!sret.is_null()).then(|| LLVMGetTypeAttributeValue(sret))
+    }
+}
+
 pub fn has_string_attribute(f: Value, attr: &str) -> bool {
     // SAFETY: live IR; `f` is a function.
     unsafe {

@@ -144,10 +144,16 @@ fn call(m: LLVMModuleRef, i: Value, publishes: &dyn Fn(Value) -> bool) -> Action
             Calls::Always => true,
             Calls::Callee(f) => publishes(f),
         };
-    let writes = match ir::callee(i) {
+    let mut writes = match ir::callee(i) {
         Some(f) if !ir::has_body(f) => library(i, &plain_name(f)),
         _ => vec![],
     };
+    // An object returned by value may be made in place by code that is not compiled here.
+    if ir::callee(i).is_none_or(|f| !ir::has_body(f))
+        && let Some(t) = ir::returned_in_place(i)
+    {
+        writes.push(write(ir::operand(i, 0), store_size(m, t), 0));
+    }
     Action {
         before,
         after: false,
