@@ -3,9 +3,9 @@
 //! The virtual ones (`num_get::do_get`, `streambuf::xsgetn`) are reached through vtables inside libstdc++.so; those refer to
 //! the functions by name, so that the dynamic linker finds these here.
 //!
-//! Not covered: the pool resources of `std::pmr`, whose free lists live in memory from their upstream, and objects that
-//! virtual functions inside libstdc++.so return by value (`error_category::message`) straight into a mapped object. The audit
-//! reports both.
+//! Not covered: the pool resources of `std::pmr`, whose free lists live in memory from their upstream, and what libstdc++.so
+//! allocates itself for an object that it returns, when the program's `operator new` takes from the file. The audit reports
+//! both.
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::mem::transmute;
