@@ -87,6 +87,15 @@ fn a_commit_reaches_home_and_nothing_else_does() {
     assert_eq!((m.home(5), m.home(4000)), (0, 0));
     runtime::commit().unwrap();
     assert_eq!((m.home(5), m.home(4000)), (55, 44));
+    for i in 100..300 {
+        m.word(i).store(i, Ordering::Relaxed);
+    }
+    thread::mark_range(m.base + 100 * 8, 200 * 8);
+    runtime::commit().unwrap();
+    assert!(
+        (100..300).all(|i| m.home(i) == i),
+        "every line of a marked range"
+    );
     m.set(5, 56);
     m.reopen();
     assert_eq!((m.get(5), m.get(4000)), (55, 44));

@@ -1,0 +1,100 @@
+//! Mutants of the runtime: dirty lists, gathering, brackets, lengths.
+
+use super::{Edit, Mutant};
+
+/// The runtime in one process, with threads.
+const RUNTIME: &[&str] = &["test", "-p", "vernal-snapshot", "--test", "runtime"];
+
+/// Every mutant of the runtime.
+pub const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "a line that a commit has cleared is not looked at again",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/commit.rs",
+            search: "            threads: !os::single_threaded(),",
+            replace: "            threads: std::hint::black_box(false) && !os::single_threaded(),",
+        }],
+        test: RUNTIME,
+    },
+    Mutant {
+        name: "marks that were dropped are not searched for",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/commit.rs",
+            search: "        if scan && failed.is_none() {",
+            replace: "        if scan && failed.is_some() {",
+        }],
+        test: RUNTIME,
+    },
+    Mutant {
+        name: "the shadow byte stays set",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/commit.rs",
+            search: "        shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);\n        if mode.threads {",
+            replace: "        if mode.threads {",
+        }],
+        test: RUNTIME,
+    },
+    Mutant {
+        name: "asynchronous commits are taken for applied",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/runtime/pipeline.rs",
+            search: "let always = engine.has_pending();",
+            replace: "let always = false;",
+        }],
+        test: RUNTIME,
+    },
+    Mutant {
+        name: "abort leaves the changes",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/runtime/pipeline.rs",
+            search: "    s.gather.roll_back(own);\n",
+            replace: "",
+        }],
+        test: RUNTIME,
+    },
+    Mutant {
+        name: "a commit does not wait for operations",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/gate.rs",
+            search: "    while busy() {",
+            replace: "    while std::hint::black_box(false) && busy() {",
+        }],
+        test: RUNTIME,
+    },
+    Mutant {
+        name: "a group commit serves those who came after it had gathered",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/runtime/pipeline.rs",
+            search: "    s.served = target;",
+            replace: "    s.served = target.saturating_add(3);",
+        }],
+        test: RUNTIME,
+    },
+    Mutant {
+        name: "what a shrink has cut comes back",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/runtime/files.rs",
+            search: "            let stale = have.min(len);",
+            replace: "            let stale = old;",
+        }],
+        test: RUNTIME,
+    },
+    Mutant {
+        name: "only the first line of a range is marked",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/thread.rs",
+            search: "            line += abi::LINE_SIZE;",
+            replace: "            line = hi;",
+        }],
+        test: RUNTIME,
+    },
+    Mutant {
+        name: "a waiter is not given what it waits for",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/runtime/pipeline.rs",
+            search: "    if s.durable < ticket\n",
+            replace: "    if s.durable > ticket\n",
+        }],
+        test: RUNTIME,
+    },
+];
