@@ -231,7 +231,7 @@ impl Run<'_> {
             return Ok(());
         }
         // One round that is not counted: fresh memory is touched, logs get their size.
-        for round in 0..=self.scale.rounds {
+        for round in 0..=self.scale.rounds(media) {
             let (warm, count) = (
                 self.scale.warm_ops(media, insert, batch),
                 self.scale.ops(media, insert, batch),
@@ -262,7 +262,7 @@ impl Run<'_> {
                 self.scale.warm_ops(media, row, batch),
                 self.scale.ops(media, row, batch),
             );
-            for round in 1..=self.scale.rounds {
+            for round in 1..=self.scale.rounds(media) {
                 let ops = session.ops.ycsb(workload, warm + count);
                 self.round(session, (media, row, batch), warm, &ops, round)?;
                 if round >= MIN_ROUNDS && self.pace.behind() {

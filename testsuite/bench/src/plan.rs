@@ -169,7 +169,7 @@ pub const BATCHES: [u64; 4] = [1, 10, 100, 1000];
 pub struct Scale {
     /// Elements that each structure is loaded with.
     pub elements: u64,
-    /// Measured rounds of each measurement.
+    /// Measured rounds of each measurement on ext4; the other media get twice as many, shorter ones.
     pub rounds: u32,
     /// Factor on the operations per round.
     pub factor: u64,
@@ -181,17 +181,26 @@ impl Scale {
     /// Some minutes on two cores.
     pub const QUICK: Self = Self {
         elements: 100_000,
-        rounds: 7,
+        rounds: 5,
         factor: 1,
         flush_us: 0,
     };
     /// The committed result sets.
     pub const FULL: Self = Self {
         elements: 100_000,
-        rounds: 11,
+        rounds: 9,
         factor: 3,
         flush_us: 0,
     };
+
+    /// Measured rounds on `media`.
+    pub fn rounds(&self, media: Media) -> u32 {
+        if media == Media::Ext4 {
+            self.rounds
+        } else {
+            2 * self.rounds + 1
+        }
+    }
 
     /// Timed operations of one round.
     pub fn ops(&self, media: Media, row: Row, batch: u64) -> u64 {
@@ -200,9 +209,10 @@ impl Scale {
         }
         let structures = row.structure() != Structure::Kv;
         let base = match media {
-            Media::Shm if structures => 10_000,
-            Media::CxlSsd if structures => 4000,
-            Media::Shm | Media::CxlSsd => 4000,
+            Media::Shm if structures => 4000,
+            Media::CxlSsd if structures => 2000,
+            Media::Shm => 2000,
+            Media::CxlSsd => 1000,
             // A commit costs a device flush here, so the operations are few where the commits are many.
             Media::Ext4 if row.reads_only() => 4000,
             Media::Ext4 => {

@@ -33,8 +33,8 @@ pub fn text(
     skipped: &BTreeMap<System, String>,
 ) -> String {
     let mut text = format!(
-        "{machine}\n{} elements per structure, {} rounds; medians of nanoseconds per operation\n",
-        scale.elements, scale.rounds
+        "{machine}\n{} elements per structure; medians of nanoseconds per operation\n",
+        scale.elements
     );
     for media in results.media() {
         table(&mut text, results, media);
