@@ -2,6 +2,8 @@
 
 use crate::plan::{Structure, System};
 use crate::{Failure, Result, kyoto};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +16,7 @@ pub struct Toolbox {
     sources: PathBuf,
     out: PathBuf,
     bin: PathBuf,
+    built: RefCell<BTreeMap<(Structure, System), PathBuf>>,
 }
 
 impl Toolbox {
@@ -27,6 +30,7 @@ impl Toolbox {
             sources: Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads"),
             out,
             bin,
+            built: RefCell::default(),
         })
     }
 
@@ -59,7 +63,7 @@ impl Toolbox {
         )))
     }
 
-    /// Builds what runs `structure` on `system`, and returns the command for it without its arguments.
+    /// Builds, once per run, what runs `structure` on `system`, and returns the command for it without its arguments.
     pub fn build(&self, structure: Structure, system: System) -> Result<Command> {
         if system == System::Redb {
             let mut command = Command::new(
@@ -69,6 +73,18 @@ impl Toolbox {
             command.arg("redb-engine");
             return Ok(command);
         }
+        let known = self.built.borrow().get(&(structure, system)).cloned();
+        let program = match known {
+            Some(program) => program,
+            None => self.compile(structure, system)?,
+        };
+        self.built
+            .borrow_mut()
+            .insert((structure, system), program.clone());
+        Ok(Command::new(program))
+    }
+
+    fn compile(&self, structure: Structure, system: System) -> Result<PathBuf> {
         let (compiler, defines, libraries): (PathBuf, &[&str], &[&str]) = match system {
             System::Vernal => (self.vernal("vernal-cc")?, &[], &[]),
             System::Volatile => (find(CLANG)?, &["-DBACKEND_VOLATILE"], &[]),
@@ -77,7 +93,7 @@ impl Toolbox {
             System::Lmdb => (find(CLANG)?, &[], &["-llmdb"]),
             System::Sqlite => (find(CLANG)?, &[], &["-lsqlite3"]),
             System::KyotoWal | System::KyotoNowal | System::KyotoVernal => {
-                return kyoto::build(self, system).map(Command::new);
+                return kyoto::build(self, system);
             }
             System::Redb => unreachable!("handled above"),
         };
@@ -95,7 +111,7 @@ impl Toolbox {
             .arg(self.sources.join("driver.c"));
         command.arg("-o").arg(&program).args(libraries).arg("-ldl");
         run(command)?;
-        Ok(Command::new(program))
+        Ok(program)
     }
 }
 

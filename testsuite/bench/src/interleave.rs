@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 /// What a quick run takes, of the 8 minutes that it may take.
 const QUICK_BUDGET: Duration = Duration::from_secs(400);
 /// Rounds that even a late measurement gets.
-const MIN_ROUNDS: u32 = 2;
+fn least_rounds(media: Media) -> u32 {
+    if media == Media::Ext4 { 2 } else { 5 }
+}
 
 /// Runs everything that was asked for; false when a system could not be measured.
 pub fn persist(options: &Persist) -> Result<bool> {
@@ -138,8 +140,9 @@ impl Pace {
     /// What a measurement may take, in proportion to others.
     fn weight(media: Media) -> f64 {
         match media {
-            Media::Ext4 => 4.0,
-            Media::Shm | Media::CxlSsd => 1.0,
+            Media::Ext4 => 3.0,
+            Media::Shm => 2.0,
+            Media::CxlSsd => 1.0,
         }
     }
 
@@ -244,7 +247,7 @@ impl Run<'_> {
             }
             let ops = session.ops.deletes(warm + count);
             self.round(session, (media, delete, batch), warm, &ops, round)?;
-            if round >= MIN_ROUNDS && self.pace.behind() {
+            if round >= least_rounds(media) && self.pace.behind() {
                 break;
             }
         }
@@ -265,7 +268,7 @@ impl Run<'_> {
             for round in 1..=self.scale.rounds(media) {
                 let ops = session.ops.ycsb(workload, warm + count);
                 self.round(session, (media, row, batch), warm, &ops, round)?;
-                if round >= MIN_ROUNDS && self.pace.behind() {
+                if round >= least_rounds(media) && self.pace.behind() {
                     break;
                 }
             }
