@@ -28,7 +28,7 @@ pub const INSTRUMENTED: &str = "vernal-instrumented";
 /// Points that run at least this often per call of their function get [`Form::Far`].
 const FAR: f64 = 2.0;
 /// Points that run at least this often per call of their function get [`Form::Near`], all others [`Form::Call`].
-const NEAR: f64 = 0.15;
+const NEAR: f64 = 0.002;
 /// Attribute, or annotation (with an underscore), of functions to leave alone.
 const SKIP: [&str; 2] = ["vernal-skip", "vernal_skip"];
 
