@@ -33,3 +33,6 @@ pub use recover::{RecoveryReport, check_home, recover_home};
 pub use vernal_format::{
     Entry, FormatError, JOURNAL_PATH_MAX, MEMBER_PATH_MAX, Member, Meta, MetaState, Uuid,
 };
+
+/// Bytes at the front of a journal that hold its superblock, in both slots.
+pub const SUPERBLOCKS_LEN: u64 = (vernal_format::SLOT_LEN * vernal_format::SLOT_COUNT) as u64;

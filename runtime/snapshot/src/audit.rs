@@ -8,7 +8,7 @@
 use crate::commit::Gather;
 use crate::config;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use vernal_abi as abi;
 use vernal_sys::{cpu, mem, os, pages};
 
@@ -19,9 +19,18 @@ const PRINTED: usize = 20;
 
 #[derive(Debug, Default)]
 struct Findings {
-    /// Line address -> bytes that differ, and the offset of the first in the file.
-    lines: BTreeMap<u64, (u32, u64)>,
-    suspects: BTreeMap<u64, (u32, u64)>,
+    /// By address of the line.
+    lines: BTreeMap<u64, Finding>,
+    suspects: BTreeMap<u64, Finding>,
+}
+
+/// A line with bytes that were written without a mark.
+#[derive(Debug, Clone)]
+struct Finding {
+    bytes: u32,
+    /// Of the first of them, in the file.
+    offset: u64,
+    file: Arc<str>,
 }
 
 static FINDINGS: Mutex<Findings> = Mutex::new(Findings {
@@ -30,7 +39,7 @@ static FINDINGS: Mutex<Findings> = Mutex::new(Findings {
 });
 
 /// Looks at every mapped file. Call under the commit lock, before gathering.
-pub(crate) fn look(gather: &Gather, page_mode: bool) {
+pub(crate) fn look(gather: &Gather, page_mode: bool, name: impl Fn(usize) -> String) {
     if page_mode {
         // Pages are found by the kernel: nothing can be missed, and nothing is marked.
         return;
@@ -40,6 +49,7 @@ pub(crate) fn look(gather: &Gather, page_mode: bool) {
     let old = std::mem::take(&mut f.suspects);
     for (i, e) in gather.extents.iter().enumerate() {
         let end = e.base + e.len;
+        let file: Arc<str> = name(i).into();
         pages::private_pages(e.base, mem::page_up(e.len).unwrap_or(e.len), |lo, hi| {
             for line in (lo..hi.min(end)).step_by(abi::LINE_SIZE as usize) {
                 let home = line + abi::HOME_DISTANCE;
@@ -52,7 +62,11 @@ pub(crate) fn look(gather: &Gather, page_mode: bool) {
                 let Some(found) = differing_bytes(line, end) else {
                     continue;
                 };
-                let found = (found.0, found.1 - e.base);
+                let found = Finding {
+                    bytes: found.0,
+                    offset: found.1 - e.base,
+                    file: Arc::clone(&file),
+                };
                 if threads && !old.contains_key(&line) {
                     f.suspects.insert(line, found);
                 } else {
@@ -85,7 +99,7 @@ fn differing_bytes(line: u64, end: u64) -> Option<(u32, u64)> {
 /// Bytes found so far.
 pub fn missed() -> u64 {
     let f = FINDINGS.lock().unwrap_or_else(|e| e.into_inner());
-    f.lines.values().map(|&(n, _)| u64::from(n)).sum()
+    f.lines.values().map(|l| u64::from(l.bytes)).sum()
 }
 
 /// Prints what was found; returns the number of bytes.
@@ -101,9 +115,15 @@ pub(crate) fn report() -> u64 {
          them. Compile that code with vernal-cc, call vernal_mark() after it, or use `vernal run`.",
         f.lines.len()
     );
-    for (line, (n, offset)) in f.lines.iter().take(PRINTED) {
+    for (line, found) in f.lines.iter().take(PRINTED) {
+        let Finding {
+            bytes,
+            offset,
+            file,
+        } = found;
         eprintln!(
-            "vernal: audit:   {n} bytes in the line at {line:#x}, first at file offset {offset} (page {}), writer unknown",
+            "vernal: audit:   {file}: {bytes} bytes in the line at {line:#x}, first at file offset {offset} (page {}), writer \
+             unknown",
             offset / mem::PAGE_SIZE
         );
     }

@@ -224,6 +224,43 @@ pub fn remove_if_orphan(journal: &Path) {
     }
 }
 
+/// Removes journals beside `path` that a killed process has left and nobody needs: it died after it had made its journal
+/// and before it used it, or after it had emptied it and before it removed it. Call with the lock of `path` held: only its
+/// holder makes journals of that name, and a journal that lives on for other files is locked by its process.
+pub fn sweep_journals(path: &Path) {
+    let Some((dir, name)) = path.parent().zip(path.file_name()) else {
+        return;
+    };
+    let mut prefix = name.to_owned();
+    prefix.push(".vernal-journal-");
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if !entry.file_name().as_bytes().starts_with(prefix.as_bytes()) {
+            continue;
+        }
+        let at = entry.path();
+        let Ok(file) = File::open(&at) else { continue };
+        if !os::try_lock(&file).unwrap_or(false) {
+            continue;
+        }
+        if is_blank(&file) {
+            let _ = std::fs::remove_file(&at);
+        } else {
+            remove_if_orphan(&at);
+        }
+    }
+}
+
+/// Whether a journal never got its superblock.
+fn is_blank(file: &File) -> bool {
+    use std::io::Read;
+    let mut head = Vec::new();
+    let superblocks = vernal_journal::SUPERBLOCKS_LEN;
+    file.take(superblocks).read_to_end(&mut head).is_ok() && head.iter().all(|&b| b == 0)
+}
+
 impl Owned {
     /// The slot of the tracked range that this file wants.
     pub fn claim_slot(&self) -> Result<Slot, Error> {

@@ -74,6 +74,7 @@ impl State {
         if mem::page_up(len).is_none_or(|l| l > owned.meta.meta().slot_len) {
             widen(path, &mut owned, len)?;
         }
+        self.check_home_free(&owned)?;
         let slot = owned.claim_slot()?;
         let home = map_home(path, &file, &slot, writable)?;
         let prot = if writable {
@@ -105,6 +106,23 @@ impl State {
         });
         MAPPED.store(self.mappings.len(), Ordering::Release);
         Ok(self.mappings.len() - 1)
+    }
+
+    /// The error that names the file which has the addresses.
+    fn check_home_free(&self, owned: &Owned) -> Result<(), Error> {
+        let (base, len) = (owned.meta.meta().home_addr, owned.meta.meta().slot_len);
+        let taken = |m: &&Mapping| {
+            m.slot.base < base.saturating_add(len) && base < m.slot.base + m.slot.len
+        };
+        match self.mappings.iter().find(taken) {
+            None => Ok(()),
+            Some(m) => Err(Error::AddressTaken {
+                what: format!("the home address of {}", owned.path.display()),
+                start: base,
+                end: base.saturating_add(len),
+                by: format!("{}, which this process has mapped", m.owned.path.display()),
+            }),
+        }
     }
 
     pub(super) fn track_pages(&mut self, base: u64, slot: u64, len: u64) -> Result<(), Error> {

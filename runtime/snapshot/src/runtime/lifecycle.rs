@@ -35,7 +35,7 @@ extern "C" fn at_exit() {
     {
         let s = l.state();
         if audited {
-            audit::look(&s.gather, s.tracker.is_some());
+            s.audit();
         }
         while let Some(last) = s.mappings.len().checked_sub(1) {
             // What is uncommitted stays uncommitted: only msync, vernal_commit and munmap commit. The working copy stays

@@ -92,6 +92,11 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn audit(&self) {
+        let name = |i: usize| self.mappings[i].owned.path.display().to_string();
+        audit::look(&self.gather, self.tracker.is_some(), name);
+    }
+
     /// Whether anything may have changed since the last commit.
     #[inline]
     pub(super) fn maybe_dirty(&self) -> bool {
@@ -176,7 +181,7 @@ impl State {
             self.active = true;
         }
         if config::get().audit {
-            audit::look(&self.gather, self.tracker.is_some());
+            self.audit();
         }
         self.stage(own)?;
         drop(closed);
@@ -292,6 +297,7 @@ pub(super) fn journal_error(path: &Path, e: JournalError) -> Error {
 
 pub(super) fn new_engine(path: &Path, file: &File) -> Result<(Engine, PathBuf), Error> {
     let backing = probe_backing(file).map_err(|e| Error::io(path, "finding out what backs", e))?;
+    file::sweep_journals(path);
     let uuid = file::fresh_uuid(path)?;
     let at = file::journal_path(path, uuid);
     let name = at.display().to_string();
@@ -306,14 +312,15 @@ pub(super) fn new_engine(path: &Path, file: &File) -> Result<(Engine, PathBuf), 
         let media = match backing {
             Backing::ByteAddressable => {
                 let f = create_like(&at, &like).map_err(wrap)?;
+                os::try_lock(&f).map_err(wrap)?;
                 f.set_len(mem::PAGE_SIZE).map_err(wrap)?;
                 JournalMedia::Mapped(MappedMedia::new(f).map_err(wrap)?)
             }
-            Backing::Blocks => JournalMedia::File(
-                FileMedia::create_new(&at, &like)
-                    .map_err(wrap)?
-                    .with_direct(&at),
-            ),
+            Backing::Blocks => {
+                let media = FileMedia::create_new(&at, &like).map_err(wrap)?;
+                os::try_lock(media.file()).map_err(wrap)?;
+                JournalMedia::File(media.with_direct(&at))
+            }
         };
         let config = JournalConfig {
             uuid,
