@@ -167,6 +167,9 @@ impl PageTracker {
 
     /// Calls `each` with every range of pages in `[addr, addr + len)` written since the last call, and starts afresh.
     /// A page written while this runs is reported now or by the next call.
+    // Out of line: its buffer of three pages would lie in the stack frame of every commit, each page touched by it.
+    #[cold]
+    #[inline(never)]
     pub fn take_written(&self, addr: u64, len: u64, each: impl FnMut(u64, u64)) -> io::Result<()> {
         let Self::Kernel { pagemap, .. } = self else {
             return fault::take_written(addr, len, each);
