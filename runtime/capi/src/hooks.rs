@@ -45,10 +45,6 @@ pub unsafe extern "C" fn __vernal_mark_line(addr: *mut u8) {
         "jne 2f",
         // The byte first, the list second: a set byte without a slot is found by the next mark's overflow or commit.
         "mov byte ptr [rax + r11], 1",
-        // The next commit compares this line with its home line and writes to that, which is seldom in the cache: fetch it
-        // now, while the program works on (docs/adr/0010). A prefetch never faults.
-        "movabs r11, {home}",
-        "prefetchw byte ptr [rdi + r11]",
         "mov rcx, qword ptr [rip + __vernal_tls@GOTTPOFF]",
         "mov rcx, qword ptr fs:[rcx]",
         "test rcx, rcx",
@@ -64,6 +60,12 @@ pub unsafe extern "C" fn __vernal_mark_line(addr: *mut u8) {
         "jae 4f",
         "movzx r11d, r11w",
         "mov qword ptr [rcx + r11*8 + 4096], rdi",
+        "cmp byte ptr [rip + {prefetch}], 0",
+        "je 2f",
+        // The next commit compares this line with its home line and writes to that, which is seldom in the cache: fetch it
+        // now, while the program works on (docs/adr/0010). A prefetch never faults.
+        "movabs r11, {home}",
+        "prefetchw byte ptr [rdi + r11]",
         "2:",
         "pop rcx",
         "pop rax",
@@ -78,6 +80,7 @@ pub unsafe extern "C" fn __vernal_mark_line(addr: *mut u8) {
         call_saving!("pop rcx\n pop rax\n ret"),
         shadow = const abi::SHADOW_OFFSET as i64,
         home = const abi::HOME_DISTANCE as i64,
+        prefetch = sym vernal_snapshot::thread::PREFETCH_HOME,
         overflow = const std::mem::offset_of!(vernal_snapshot::thread::Control, overflow),
         target = sym mark_slow,
     )

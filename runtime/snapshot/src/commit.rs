@@ -73,17 +73,35 @@ enum Flag {
 struct Mode {
     /// Other threads may run: keep the recheck list.
     threads: bool,
-    /// Home is not the committed content (asynchronous commits are pending): stage without comparing.
+    /// Stage without comparing with home: because home is not the committed content (asynchronous commits are pending), or
+    /// because reading it costs more than writing it (see [`Look`]).
     always: bool,
+}
+
+/// Whether a commit compares lines with home before it stages them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Look {
+    /// Stage the words that differ.
+    #[default]
+    Compare,
+    /// Stage every line that was marked, whole. On byte-addressable media a whole line goes to the journal and to home with
+    /// non-temporal stores, which read nothing; the comparison would fetch a home line that is seldom in the cache
+    /// (docs/adr/0012). Only with one thread: the recheck of racing stores needs the comparison.
+    WholeLines,
+    /// Stage every line; the caller compares with what is pending.
+    Pending,
 }
 
 impl Mode {
     #[inline]
-    fn now(always: bool) -> Self {
-        Self {
-            threads: !os::single_threaded(),
-            always,
-        }
+    fn now(look: Look) -> Self {
+        let threads = !os::single_threaded();
+        let always = match look {
+            Look::Compare => false,
+            Look::WholeLines => !threads,
+            Look::Pending => true,
+        };
+        Self { threads, always }
     }
 }
 
@@ -197,10 +215,10 @@ impl Gather {
     pub fn run<E>(
         &mut self,
         own: Option<&Control>,
-        always: bool,
+        look: Look,
         mut stage: impl FnMut(Changed<'_>) -> Result<(), E>,
     ) -> Result<u64, E> {
-        let mode = Mode::now(always);
+        let mode = Mode::now(look);
         let forget = self.recheck.len() > RECHECK_MAX && os::membarrier();
         let listed_before = self.recheck.len();
         let mut failed = None;
@@ -351,7 +369,7 @@ impl Gather {
         extent: usize,
         lo: u64,
         hi: u64,
-        always: bool,
+        look: Look,
         mut stage: impl FnMut(Changed<'_>) -> Result<(), E>,
     ) -> Result<u64, E> {
         let hi = hi.min(self.extents[extent].base + self.extents[extent].len);
@@ -359,13 +377,7 @@ impl Gather {
         let mut line = lo;
         while line < hi {
             looked += 1;
-            examine(
-                &mut self.extents,
-                extent,
-                line,
-                Mode::now(always),
-                &mut stage,
-            )?;
+            examine(&mut self.extents, extent, line, Mode::now(look), &mut stage)?;
             line += abi::LINE_SIZE;
         }
         Ok(looked)
@@ -395,7 +407,7 @@ impl Gather {
     pub fn roll_back(&mut self, own: Option<&Control>) {
         let ok = self.run(
             own,
-            false,
+            Look::Compare,
             |c: Changed<'_>| -> Result<(), std::convert::Infallible> {
                 let home = (c.addr + abi::HOME_DISTANCE) as *const u8;
                 // SAFETY: both lines are mapped, do not overlap, and the caller promises that nobody writes to them.

@@ -16,7 +16,7 @@ pub use pipeline::{abort, commit, commit_async, wait};
 pub use windows::{MapRequest, check_msync, map_window, remap_window, unmap_window};
 
 use crate::audit;
-use crate::commit::Gather;
+use crate::commit::{Gather, Look};
 use crate::error::Error;
 use crate::file::Owned;
 use crate::lock::{CommitLock, Guard};
@@ -63,6 +63,10 @@ struct State {
     mappings: Vec<Mapping>,
     engine: Option<(Engine, PathBuf)>,
     tracker: Option<PageTracker>,
+    /// How commits look at marked lines; chosen when the mappings change, or the first thread is created.
+    look: Look,
+    /// The process had one thread when that was chosen.
+    single: bool,
     /// Every writable mapping is a member of the journal.
     active: bool,
     /// Calls of commit() up to this one have been served, with this result.

@@ -24,7 +24,7 @@
 
 use std::cell::UnsafeCell;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use vernal_abi as abi;
 use vernal_sys::{cpu, mem};
 
@@ -67,6 +67,14 @@ const _: () = {
 };
 
 static CONTROLS: AtomicPtr<Control> = AtomicPtr::new(null_mut());
+/// Not 0: a mark prefetches its home line, because the next commit will read it. The hook in the C interface reads this.
+pub static PREFETCH_HOME: AtomicU8 = AtomicU8::new(1);
+
+/// Sets [`PREFETCH_HOME`].
+pub(crate) fn set_prefetch(on: bool) {
+    PREFETCH_HOME.store(u8::from(on), Ordering::Relaxed);
+}
+
 static SLOW_MARKS: AtomicBool = AtomicBool::new(false);
 
 // The one thread-local variable: a pointer to the thread's control block, null until its first mark. Defined in assembly
@@ -312,7 +320,7 @@ impl Control {
 #[inline]
 pub unsafe fn set_shadow(addr: u64) -> bool {
     // SAFETY: shadow of a mapped slot is readable and writable; other threads touch it with single-byte accesses only.
-    let s = unsafe { std::sync::atomic::AtomicU8::from_ptr(abi::shadow_addr(addr) as *mut u8) };
+    let s = unsafe { AtomicU8::from_ptr(abi::shadow_addr(addr) as *mut u8) };
     if s.load(Ordering::Relaxed) != abi::SHADOW_CLEAN {
         return false;
     }
@@ -349,7 +357,9 @@ pub extern "C" fn mark_range(addr: u64, len: u64) {
         while line < hi {
             // SAFETY: lo..hi lies in a mapped file's slot.
             if unsafe { set_shadow(line) } {
-                cpu::prefetch_for_write(line + abi::HOME_DISTANCE);
+                if PREFETCH_HOME.load(Ordering::Relaxed) != 0 {
+                    cpu::prefetch_for_write(line + abi::HOME_DISTANCE);
+                }
                 append(line);
             }
             line += abi::LINE_SIZE;

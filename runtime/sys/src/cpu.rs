@@ -73,24 +73,33 @@ pub fn prefetch_for_write(addr: u64) {
 pub unsafe fn copy_non_temporal(dst: *mut u8, src: &[u8]) {
     debug_assert!((dst as usize).is_multiple_of(64) && src.len().is_multiple_of(64));
     for (i, line) in src.chunks_exact(64).enumerate() {
-        let from = line.as_ptr().cast::<x86::__m128i>();
-        // SAFETY: i*64 < src.len(), so the four 16-byte stores stay inside the range the caller promised, aligned
-        // because dst is 64-byte aligned; the loads are unaligned ones inside `line`.
-        unsafe {
-            let to = dst.add(i * 64).cast::<x86::__m128i>();
-            let (a, b) = (
-                x86::_mm_loadu_si128(from),
-                x86::_mm_loadu_si128(from.add(1)),
-            );
-            let (c, d) = (
-                x86::_mm_loadu_si128(from.add(2)),
-                x86::_mm_loadu_si128(from.add(3)),
-            );
-            x86::_mm_stream_si128(to, a);
-            x86::_mm_stream_si128(to.add(1), b);
-            x86::_mm_stream_si128(to.add(2), c);
-            x86::_mm_stream_si128(to.add(3), d);
-        }
+        // SAFETY: i*64 < src.len(), so the line stays inside the range the caller promised, aligned because dst is.
+        unsafe { stream_line(dst.add(i * 64), line.as_ptr()) };
+    }
+}
+
+/// Copies one line with non-temporal stores.
+///
+/// # Safety
+///
+/// `to` must be 64-byte aligned and writable, `from` readable, for 64 bytes each; they must not overlap.
+#[inline(always)]
+pub unsafe fn stream_line(to: *mut u8, from: *const u8) {
+    let (to, from) = (to.cast::<x86::__m128i>(), from.cast::<x86::__m128i>());
+    // SAFETY: four unaligned 16-byte loads and four aligned stores inside the caller's 64 bytes.
+    unsafe {
+        let (a, b) = (
+            x86::_mm_loadu_si128(from),
+            x86::_mm_loadu_si128(from.add(1)),
+        );
+        let (c, d) = (
+            x86::_mm_loadu_si128(from.add(2)),
+            x86::_mm_loadu_si128(from.add(3)),
+        );
+        x86::_mm_stream_si128(to, a);
+        x86::_mm_stream_si128(to.add(1), b);
+        x86::_mm_stream_si128(to.add(2), c);
+        x86::_mm_stream_si128(to.add(3), d);
     }
 }
 

@@ -500,10 +500,12 @@ impl Media for HomeView {
     #[inline]
     fn write_line(&mut self, off: u64, mask: u8, words: &[u64]) -> io::Result<()> {
         self.check(off, LINE)?;
-        if let Ok(line) = <&[u64; 8]>::try_from(words) {
-            // SAFETY: a line inside the checked range; `words` is never part of the mapping.
-            unsafe { ((self.base + off) as *mut [u64; 8]).write(*line) };
-            self.note(off);
+        if mask == u8::MAX && words.len() == 8 && self.backing == Backing::ByteAddressable {
+            // A whole line needs no read of the old one; the next fence, of a commit or of a checkpoint, makes it durable.
+            let dst = (self.base + off) as *mut u8;
+            // SAFETY: a line inside the checked range, aligned because base and off are; `words` is 64 bytes and never part
+            // of the mapping.
+            unsafe { cpu::stream_line(dst, words.as_ptr().cast()) };
             return Ok(());
         }
         let mut rest = mask;

@@ -2,8 +2,7 @@
 
 use super::{ARRIVED, Engine, FORKED, MAPPED, Mapping, Place, State, invalid, lock};
 use crate::audit;
-use crate::commit::Changed;
-use crate::commit::Gather;
+use crate::commit::{Changed, Gather, Look};
 use crate::config;
 use crate::error::Error;
 use crate::file;
@@ -97,6 +96,30 @@ impl State {
         audit::look(&self.gather, self.tracker.is_some(), name);
     }
 
+    /// Whole lines where every medium is byte-addressable; else, and in page mode, comparison.
+    fn choose_look(&mut self) {
+        let State {
+            mappings,
+            engine,
+            tracker,
+            ..
+        } = self;
+        let bytes = |m: &Mapping| match (&m.place, engine.as_ref()) {
+            (Place::Member(id), Some((e, _))) => e
+                .home(*id)
+                .is_some_and(|h| h.backing() == Backing::ByteAddressable),
+            _ => true,
+        };
+        let whole = tracker.is_none() && mappings.iter().all(bytes);
+        self.look = if whole {
+            Look::WholeLines
+        } else {
+            Look::Compare
+        };
+        self.single = os::single_threaded();
+        thread::set_prefetch(!(whole && self.single));
+    }
+
     /// Whether anything may have changed since the last commit.
     #[inline]
     pub(super) fn maybe_dirty(&self) -> bool {
@@ -118,12 +141,14 @@ impl State {
             engine,
             tracker,
             stats,
+            look,
             ..
         } = self;
         let Some((engine, _)) = engine else {
             return Ok(());
         };
-        let always = engine.has_pending();
+        let pending = engine.has_pending();
+        let look = if pending { Look::Pending } else { *look };
         let mut changed = 0u64;
         let mut put = |c: Changed<'_>| -> Result<(), Error> {
             if c.reserve {
@@ -137,17 +162,17 @@ impl State {
             }
             changed += 1;
             let line = abi::line_of(c.addr);
-            if always {
+            if pending {
                 engine.stage_line(line, c.words, &crate::commit::read_home(c.addr));
             } else {
                 engine.stage_words(line, c.mask, c.words);
             }
             Ok(())
         };
-        let mut result = gather.run(own, always, &mut put);
+        let mut result = gather.run(own, look, &mut put);
         if let Some(tracker) = tracker.as_ref() {
             result = result
-                .and_then(|n| Ok(n + stage_pages(tracker, gather, mappings, always, &mut put)?));
+                .and_then(|n| Ok(n + stage_pages(tracker, gather, mappings, pending, &mut put)?));
         }
         stats.lines_changed += changed;
         match result {
@@ -176,9 +201,13 @@ impl State {
             return Ok(());
         }
         let closed = gate::close(own);
+        if self.single && !os::single_threaded() {
+            self.choose_look();
+        }
         if !self.active {
             self.activate()?;
             self.active = true;
+            self.choose_look();
         }
         if config::get().audit {
             self.audit();
@@ -244,9 +273,15 @@ pub(super) fn stage_pages(
     tracker: &PageTracker,
     gather: &mut Gather,
     mappings: &[Mapping],
-    always: bool,
+    pending: bool,
     put: &mut impl FnMut(Changed<'_>) -> Result<(), Error>,
 ) -> Result<u64, Error> {
+    // A page has 64 lines, of which few have changed: these are always compared.
+    let look = if pending {
+        Look::Pending
+    } else {
+        Look::Compare
+    };
     let mut looked = 0;
     for (i, m) in mappings.iter().enumerate().filter(|(_, m)| !m.read_only) {
         let (base, len) = (gather.extents[i].base, gather.extents[i].len);
@@ -257,7 +292,7 @@ pub(super) fn stage_pages(
             })
             .map_err(|e| Error::io(&m.owned.path, "scanning for written pages", e))?;
         for (n, &(lo, hi)) in ranges.iter().enumerate() {
-            match gather.pages(i, lo, hi, always, &mut *put) {
+            match gather.pages(i, lo, hi, look, &mut *put) {
                 Ok(lines) => looked += lines,
                 Err(e) => {
                     // These pages count as unwritten by now: marks stand in for them until the next commit.
