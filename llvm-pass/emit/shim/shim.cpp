@@ -42,10 +42,16 @@ struct LowerPass : PassInfoMixin<LowerPass> {
   static bool isRequired() { return true; }
 };
 
+/* Whether the pass that is running on this thread may ask for block frequencies. Not at -O0: nothing else there computes
+ * them, and on unoptimised functions of a Rust test harness LLVM 22.1.2 stopped with an illegal instruction doing so. */
+thread_local bool Guess = true;
+
 struct VernalPass : PassInfoMixin<VernalPass> {
   int Prelink;
-  explicit VernalPass(int Prelink) : Prelink(Prelink) {}
+  bool Optimised;
+  VernalPass(int Prelink, bool Optimised) : Prelink(Prelink), Optimised(Optimised) {}
   PreservedAnalyses run(Module &M, ModuleAnalysisManager &MAM) {
+    Guess = Optimised;
     auto &FAM = MAM.getResult<FunctionAnalysisManagerModuleProxy>(M).getManager();
     vernal_run_module(wrap(&M), &FAM, Prelink);
     return PreservedAnalyses::none();
@@ -53,10 +59,10 @@ struct VernalPass : PassInfoMixin<VernalPass> {
   static bool isRequired() { return true; }
 };
 
-void add(ModulePassManager &MPM, int Prelink) {
+void add(ModulePassManager &MPM, int Prelink, bool Optimised) {
   if (!Prelink)
     MPM.addPass(createModuleToFunctionPassAdaptor(LoopSimplifyPass()));
-  MPM.addPass(VernalPass(Prelink));
+  MPM.addPass(VernalPass(Prelink, Optimised));
 }
 
 class Warning : public DiagnosticInfo {
@@ -81,26 +87,30 @@ extern "C" void vernal_shim_register(PassBuilder &PB) {
   PB.registerPipelineParsingCallback(
       [](StringRef Name, ModulePassManager &MPM, ArrayRef<PassBuilder::PipelineElement>) {
         if (Name == "vernal")
-          add(MPM, 0), MPM.addPass(LowerPass());
+          add(MPM, 0, true), MPM.addPass(LowerPass());
         else if (Name == "vernal-prelink")
-          add(MPM, 1);
+          add(MPM, 1, true);
         else
           return false;
         return true;
       });
 #if LLVM_VERSION_MAJOR >= 20
   PB.registerOptimizerEarlyEPCallback(
-      [](ModulePassManager &MPM, OptimizationLevel, ThinOrFullLTOPhase Phase) {
-        add(MPM, Phase == ThinOrFullLTOPhase::ThinLTOPreLink || Phase == ThinOrFullLTOPhase::FullLTOPreLink);
+      [](ModulePassManager &MPM, OptimizationLevel Level, ThinOrFullLTOPhase Phase) {
+        bool Prelink = Phase == ThinOrFullLTOPhase::ThinLTOPreLink || Phase == ThinOrFullLTOPhase::FullLTOPreLink;
+        add(MPM, Prelink, Level != OptimizationLevel::O0);
       });
   PB.registerOptimizerLastEPCallback(
       [](ModulePassManager &MPM, OptimizationLevel, ThinOrFullLTOPhase) { MPM.addPass(LowerPass()); });
 #else
   PB.registerOptimizerLastEPCallback([](ModulePassManager &MPM, OptimizationLevel) { MPM.addPass(LowerPass()); });
-  PB.registerOptimizerEarlyEPCallback([](ModulePassManager &MPM, OptimizationLevel) { add(MPM, 2); });
+  PB.registerOptimizerEarlyEPCallback(
+      [](ModulePassManager &MPM, OptimizationLevel Level) { add(MPM, 2, Level != OptimizationLevel::O0); });
 #endif
   PB.registerFullLinkTimeOptimizationLastEPCallback(
-      [](ModulePassManager &MPM, OptimizationLevel) { add(MPM, 0), MPM.addPass(LowerPass()); });
+      [](ModulePassManager &MPM, OptimizationLevel Level) {
+        add(MPM, 0, Level != OptimizationLevel::O0), MPM.addPass(LowerPass());
+      });
 }
 
 extern "C" uint32_t vernal_shim_api_version() { return LLVM_PLUGIN_API_VERSION; }
@@ -170,6 +180,8 @@ extern "C" int vernal_shim_arg_byval(LLVMValueRef Arg) {
 
 /* How often a block runs per call of its function, as far as LLVM can guess. */
 extern "C" double vernal_shim_frequency(FunctionAnalysisManager *FAM, LLVMValueRef F, LLVMBasicBlockRef B) {
+  if (!Guess)
+    return 1.0;
   auto &BFI = FAM->getResult<BlockFrequencyAnalysis>(*unwrap<Function>(F));
   uint64_t Entry = BFI.getEntryFreq().getFrequency();
   return Entry ? double(BFI.getBlockFreq(unwrap(B)).getFrequency()) / double(Entry) : 1.0;
