@@ -237,8 +237,9 @@ pub const RESERVE_CHUNK: u64 = 128 << 10;
 
 /// The home image of a mapped file: its committed content, mapped shared at a constant distance from the working copy.
 ///
-/// Commits are applied with ordinary stores, so that the next comparison finds the line in the cache; nothing here needs
-/// to be durable before the journal is recycled.
+/// Parts of lines are applied with ordinary stores, so that the next comparison finds them in the cache; whole lines on
+/// byte-addressable media with non-temporal ones, which read nothing (docs/adr/0012). Nothing here needs to be durable
+/// before the journal is recycled.
 #[derive(Debug)]
 pub struct HomeView {
     file: File,
