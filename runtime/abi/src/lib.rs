@@ -7,6 +7,7 @@
 //! # Address map (x86-64, 47-bit user space)
 //!
 //! ```text
+//! 0x5700_0000_0000  direct space 512 GiB   pools that are changed in place
 //! 0x57f0_0000_0000  shadow        16 GiB   one byte per 64-byte line of the tracked range
 //! 0x5800_0000_0000  tracked range  1 TiB   working copies; the addresses programs see
 //! 0x5900_0000_0000  home view      1 TiB   the committed image of the same lines, at a constant distance
@@ -79,6 +80,43 @@ pub const fn line_addr(line: u64) -> u64 {
     TRACKED_BASE + (line << LINE_SHIFT)
 }
 
+/// First address of the direct space: pools that are changed in place, below the shadow and above every place where the
+/// kernel puts a position-independent executable. No barrier looks at it.
+pub const DIRECT_BASE: u64 = 0x5700_0000_0000;
+/// Bytes of the direct space: 512 GiB.
+pub const DIRECT_SIZE: u64 = 1 << 39;
+
+/// Puddles: the files that pools are made of.
+pub mod puddle {
+    /// A puddle's allocator metadata, relocation and lazy mapping work in chunks of this many bytes.
+    pub const CHUNK_SIZE: u64 = 2 << 20;
+    /// Bytes of header for each chunk. All headers of a puddle lie at its front, so that its heap is contiguous.
+    pub const CHUNK_HEADER: u64 = 4096;
+    /// The smallest puddle; home addresses are multiples of this.
+    pub const PUDDLE_MIN: u64 = CHUNK_SIZE;
+    /// log2 of the largest puddle in units of [`PUDDLE_MIN`]: 256 GiB.
+    pub const PUDDLE_MAX_SHIFT: u32 = 17;
+    /// Puddles of one pool.
+    pub const MAX_PUDDLES: usize = 64;
+
+    /// Whether `size` is that of a puddle.
+    pub const fn is_puddle_size(size: u64) -> bool {
+        size.is_power_of_two() && size >= PUDDLE_MIN && size <= PUDDLE_MIN << PUDDLE_MAX_SHIFT
+    }
+}
+
+/// What compiled code says about the types that it allocates; the layout of a descriptor is drawn in `docs/format.md`.
+pub mod types {
+    /// The section of an object file that holds the addresses of its `struct vn_type`.
+    pub const SECTION: &str = "vernal_types";
+    /// `void __vernal_register_types(const struct vn_type *const *start, const struct vn_type *const *stop)`.
+    pub const REGISTER: &str = "__vernal_register_types";
+    /// `void *__vn_new(vn_pool *, size_t, const struct vn_type *)`: the pass fills in the last argument.
+    pub const NEW: &str = "__vn_new";
+    /// `void *__vn_root(vn_pool *, size_t, const struct vn_type *)`: likewise.
+    pub const ROOT: &str = "__vn_root";
+}
+
 /// The hooks that instrumented code calls. All have the `preserve_most` calling convention: on x86-64 they keep every
 /// general-purpose register except r11 (vector registers are *not* kept), so that a call costs the hot path no spills.
 /// They may be called from any thread, from signal handlers, and before or after `main`. They never fail, never change
@@ -112,6 +150,7 @@ const _: () = {
     assert!(SHADOW_BASE + SHADOW_SIZE <= TRACKED_BASE);
     assert!(HOME_BASE == TRACKED_END);
     assert!(HOME_BASE + TRACKED_SIZE <= 0x5a00_0000_0000);
+    assert!(DIRECT_BASE + DIRECT_SIZE <= SHADOW_BASE);
     assert!(is_tracked(TRACKED_BASE) && is_tracked(TRACKED_END - 1));
     assert!(!is_tracked(TRACKED_BASE - 1) && !is_tracked(TRACKED_END));
     assert!(line_addr(line_of(TRACKED_BASE + 130)) == TRACKED_BASE + 128);

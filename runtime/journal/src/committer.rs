@@ -175,6 +175,22 @@ impl<J: Media, H: Media> Committer<J, H> {
             }
             return Err(e);
         }
+        Ok(self.insert_home(media, meta.name(), member))
+    }
+
+    /// Adds a file whose metadata another process keeps: puddled, which has stored already that this journal may hold
+    /// commits of it, and which recovers it when this process ends.
+    pub fn add_granted(
+        &mut self,
+        media: H,
+        name: &str,
+        member: Member,
+    ) -> Result<HomeId, JournalError> {
+        self.journal.add_member(member, &[])?;
+        Ok(self.insert_home(media, name, member))
+    }
+
+    fn insert_home(&mut self, media: H, name: &str, member: Member) -> HomeId {
         let id = self
             .homes
             .iter()
@@ -192,12 +208,12 @@ impl<J: Media, H: Media> Committer<J, H> {
         };
         self.homes[id] = Some(Home {
             media,
-            name: meta.name().to_owned(),
+            name: name.to_owned(),
             member,
-            len,
+            len: member.committed_len,
             dirty: false,
         });
-        Ok(HomeId(id))
+        HomeId(id)
     }
 
     /// Takes a file out: checkpoints, says in its metadata that it is clean, and gives its medium back. What is staged
@@ -224,6 +240,26 @@ impl<J: Media, H: Media> Committer<J, H> {
             self.journal.set_poison(&e);
             return Err(e);
         }
+        self.journal.remove_member(file)?;
+        self.ranges[id.0] = Range { base: 0, count: 0 };
+        Ok(self.homes[id.0].take().expect("found above").media)
+    }
+
+    /// Takes a file out that [`Committer::add_granted`] has added: checkpoints, so that this journal holds nothing that the
+    /// file lacks, and gives its medium back. What is staged and not committed is forgotten, for every file.
+    pub fn remove_granted(&mut self, id: HomeId) -> Result<H, JournalError> {
+        self.builder.clear();
+        let Some(file) = self
+            .homes
+            .get(id.0)
+            .and_then(Option::as_ref)
+            .map(|h| h.member.file)
+        else {
+            return Err(JournalError::UnknownMember {
+                file: Uuid::default(),
+            });
+        };
+        self.checkpoint()?;
         self.journal.remove_member(file)?;
         self.ranges[id.0] = Range { base: 0, count: 0 };
         Ok(self.homes[id.0].take().expect("found above").media)

@@ -1,0 +1,3 @@
+//! The client side of puddled: a connection, requests, descriptors.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]

@@ -1,0 +1,2 @@
+//! Pools in a process: puddles mapped at their home addresses, transactions, relocation on first touch.
+#![warn(missing_docs)]
