@@ -12,6 +12,7 @@ mod meta;
 mod record;
 mod slot;
 mod superblock;
+pub mod types;
 mod uuid;
 
 pub use log::{
