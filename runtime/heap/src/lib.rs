@@ -1,3 +1,29 @@
 //! Typed heaps in puddles: allocator, type registry and the one graph walker.
+//!
+//! A [`Heap`] lies in the puddles of a pool. All its state is ordinary words of those puddles, reached through
+//! [`PoolMemory`]: it commits and rolls back together with user data, and a dead process leaves nothing behind but objects
+//! that it had not linked yet. What a process keeps beside it (free lists, which thread owns which span) are hints, rebuilt
+//! from the puddles' headers. `docs/format.md` draws the layouts.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+
+mod cache;
+mod error;
+mod heap;
+mod memory;
+mod object_set;
+mod space;
+
+pub use cache::ThreadCache;
+pub use error::HeapError;
+pub use heap::{CheckReport, DirectoryEntry, Heap, Mapped, PoolIdentity, Problem, TypeUse};
+pub use memory::{OwnedMemory, PoolMemory};
+pub use object_set::ObjectSet;
+pub use space::{Object, ObjectSpace};
+
+/// Type index of memory whose type nobody named.
+pub const TYPE_RAW: u32 = 0;
+/// Type index of the pool's own blobs: type descriptors, the binding record.
+pub const TYPE_META: u32 = 1;
+/// Type index of the first entry of the pool's type table.
+pub const TYPE_FIRST: u32 = 2;

@@ -1,0 +1,36 @@
+//! What a walker needs of a heap: objects, chunk by chunk, their words and their types.
+
+use std::sync::atomic::AtomicU64;
+
+use vernal_format::types::TypeDesc;
+
+/// An allocated object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Object {
+    /// Its first byte.
+    pub addr: u64,
+    /// Usable bytes, a multiple of 8. What the program did not ask for was zeroed at allocation.
+    pub size: u64,
+    /// Index into the pool's type table, or [`crate::TYPE_RAW`], [`crate::TYPE_META`].
+    pub type_index: u32,
+}
+
+/// The objects of a pool. Chunks are numbered through all puddles, in the order of the directory.
+pub trait ObjectSpace {
+    /// The object that `addr` points to or into.
+    fn object_at(&self, addr: u64) -> Option<Object>;
+    /// Chunks of 2 MiB in all puddles.
+    fn chunk_count(&self) -> usize;
+    /// First address and end of a chunk.
+    fn chunk_range(&self, chunk: usize) -> Option<(u64, u64)>;
+    /// Calls `f` with each object that begins in the chunk, until `f` returns `false`.
+    fn for_each_object(&self, chunk: usize, f: &mut dyn FnMut(Object) -> bool);
+    /// Like [`for_each_object`](Self::for_each_object), and first with the object that reaches into the chunk from before.
+    fn for_each_overlapping(&self, chunk: usize, f: &mut dyn FnMut(Object) -> bool);
+    /// `count` words from `addr`.
+    fn words(&self, addr: u64, count: usize) -> Option<&[AtomicU64]>;
+    /// The type with this index.
+    fn type_desc(&self, index: u32) -> Option<&TypeDesc>;
+    /// Address of the root object.
+    fn root(&self) -> Option<u64>;
+}
