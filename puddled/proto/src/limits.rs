@@ -1,0 +1,32 @@
+//! Every limit of the protocol, each a constant with a name.
+
+/// Longest packet, in bytes. Receivers have a buffer of this size; a longer packet is refused without being read.
+pub const MAX_FRAME: usize = 64 << 10;
+/// Longest name of a pool, in bytes.
+pub const MAX_NAME: usize = 64;
+/// Longest free text (error text, a client's name, a reason), in bytes.
+pub const MAX_TEXT: usize = 1024;
+/// Longest text of the metrics, in bytes.
+pub const MAX_METRICS: usize = 32 << 10;
+/// Most puddles that one message names, and most descriptors that travel with one.
+pub const MAX_PUDDLES: usize = vernal_abi::puddle::MAX_PUDDLES;
+/// Most pools in one page of a list. A page ends earlier when its packet is full.
+pub const MAX_PAGE: usize = 128;
+/// Most users that a message names for one pool.
+pub const MAX_USERS: usize = 16;
+/// Longest journal that puddled replays, superblocks included. It bounds what a hostile journal can cost.
+pub const MAX_JOURNAL: u64 = 2 << 30;
+/// Largest log puddle of a direct pool.
+pub const MAX_LOG: u64 = 1 << 30;
+/// Most log puddles of one client.
+pub const MAX_LOGS: usize = 1024;
+/// Pools that one client may have open.
+pub const MAX_OPEN_POOLS: usize = 64;
+/// Imports that one client may have unfinished.
+pub const MAX_IMPORTS: usize = 4;
+
+const _: () = {
+    // A kernel passes at most 253 descriptors with one message (SCM_MAX_FD).
+    assert!(MAX_PUDDLES <= 253);
+    assert!(MAX_METRICS < MAX_FRAME);
+};
