@@ -10,9 +10,6 @@ mod desc;
 mod shape;
 mod text;
 
-#[cfg(test)]
-mod tests;
-
 pub use build::{BuildError, TypeBuilder};
 pub use desc::{Field, FieldKind, TypeDesc, TypeError};
 pub use shape::{Member, Shape};

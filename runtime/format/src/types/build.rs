@@ -76,12 +76,12 @@ impl TypeBuilder {
 
     /// Adds a member.
     pub fn member(self, name: &str, offset: u64, shape: Shape) -> TypeBuilder {
-        self.add(Member::new(name, offset, shape))
+        self.push(Member::new(name, offset, shape))
     }
 
     /// Adds a base class: its fields are called `name::field`.
     pub fn base(self, name: &str, offset: u64, shape: Shape) -> TypeBuilder {
-        self.add(Member {
+        self.push(Member {
             base: true,
             ..Member::new(name, offset, shape)
         })
@@ -89,14 +89,14 @@ impl TypeBuilder {
 
     /// Adds a member whose shape the program's annotation chose.
     pub fn annotated(self, name: &str, offset: u64, shape: Shape) -> TypeBuilder {
-        self.add(Member {
+        self.push(Member {
             annotated: true,
             ..Member::new(name, offset, shape)
         })
     }
 
     /// Adds a member or a base.
-    pub fn add(mut self, member: Member) -> TypeBuilder {
+    pub fn push(mut self, member: Member) -> TypeBuilder {
         self.members.push(member);
         self
     }

@@ -464,7 +464,7 @@ pub(super) fn check_fields(
             return bad(what);
         }
         match f.end() {
-            _ if f.is_flex() && f.offset <= size => {}
+            _ if f.is_flex() && f.offset < size.saturating_add(f.stride.max(1).into()) => {}
             Some(end) if !f.is_flex() && end <= size => {}
             _ => return bad("lies outside the object"),
         }
