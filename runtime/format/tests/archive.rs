@@ -86,7 +86,7 @@ proptest! {
         prop_assert_eq!(chunks.iter().map(|c| c.bytes).sum::<u64>(), manifest.stored_bytes());
         prop_assert!(chunks.windows(2).all(|w| (w[0].puddle, w[0].chunk) < (w[1].puddle, w[1].chunk)));
         prop_assert!(chunks.iter().all(|c| c.bytes > 0 && c.bytes <= CHUNK_SIZE));
-        let trailer = Trailer { stored: manifest.stored_bytes(), data_len: 7, sums: (0..chunks.len() as u64).collect() };
+        let trailer = Trailer { stored: manifest.stored_bytes(), sums: (0..chunks.len() as u64).collect() };
         let end = trailer.encode();
         prop_assert_eq!(end.len() as u64, Trailer::len_for(&manifest));
         prop_assert_eq!(Trailer::decode(&end, &manifest), Ok(trailer));
@@ -122,7 +122,7 @@ proptest! {
         page[at % HEADER_LEN] ^= 1 << bit;
         prop_assert!(ArchiveHeader::decode(&page).is_err());
         let sums = vec![3; manifest.stored_chunks().count()];
-        let mut end = Trailer { stored: manifest.stored_bytes(), data_len: 0, sums }.encode();
+        let mut end = Trailer { stored: manifest.stored_bytes(), sums }.encode();
         let at = at % end.len();
         end[at] ^= 1 << bit;
         prop_assert!(Trailer::decode(&end, &manifest).is_err());
@@ -182,7 +182,7 @@ fn each_lie_of_a_manifest_is_named() {
 #[test]
 fn another_abi_and_a_newer_version_are_told_from_damage() {
     let bytes = plain().encode();
-    let good = ArchiveHeader::of(DataLayout::InPlace, &bytes).encode();
+    let good = ArchiveHeader::of(DataLayout::Beside, &bytes).encode();
     let sealed = |at: usize, value: u32| {
         let mut page = good;
         page[at..at + 4].copy_from_slice(&value.to_le_bytes());

@@ -32,7 +32,7 @@ const POINTER: u32 = 8;
 ///  40  chunk header       4   4096
 ///  44  pointer size       4   8
 ///  48  tracked range      8   its first address
-///  56  data layout        4   1 packed, 2 in place, 3 beside
+///  56  data layout        4   1 packed, 2 beside
 ///  60  reserved           4   zero
 ///  64  manifest length    8   bytes, not counting the padding
 ///  72  manifest checksum  8   XXH3-64
@@ -70,12 +70,10 @@ const _: () = {
 /// Where the bytes of puddles are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataLayout {
-    /// Extents one after the other, holes left out: the form for pipes.
+    /// Extents one after the other, holes left out: one file, or a pipe.
     Packed,
-    /// Whole puddles one after the other, holes as holes of the archive file: the form for files, which a file system
-    /// that shares blocks can import without copying.
-    InPlace,
-    /// In files of their own beside this one, `0.puddle`, `1.puddle`, …, in the order of the manifest.
+    /// In files of their own beside this one, `0.puddle`, `1.puddle`, …, in the order of the manifest: a directory, whose
+    /// files an import can take over without copying.
     Beside,
 }
 
@@ -83,8 +81,7 @@ impl DataLayout {
     fn code(self) -> u32 {
         match self {
             DataLayout::Packed => 1,
-            DataLayout::InPlace => 2,
-            DataLayout::Beside => 3,
+            DataLayout::Beside => 2,
         }
     }
 }
@@ -194,8 +191,7 @@ impl ArchiveHeader {
         }
         let layout = match fields.layout.get() {
             1 => DataLayout::Packed,
-            2 => DataLayout::InPlace,
-            3 => DataLayout::Beside,
+            2 => DataLayout::Beside,
             other => return bad("data layout", other.into()),
         };
         if fields.reserved.get() != 0 || fields.rest.iter().any(|byte| *byte != 0) {

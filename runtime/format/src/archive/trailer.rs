@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"VRNLAEND");
 /// Bytes before the checksums.
-const HEAD: u64 = 40;
+const HEAD: u64 = 32;
 /// First byte that the checksum covers.
 const SUMMED_FROM: usize = 16;
 
@@ -14,17 +14,14 @@ const SUMMED_FROM: usize = 16;
 ///   0  magic        8   "VRNLAEND"
 ///   8  checksum     8   XXH3-64 of everything behind it, padding included
 ///  16  stored       8   bytes of all extents
-///  24  data length  8   bytes between manifest and trailer, holes of the file included
-///  32  chunks       8   how many checksums follow
-///  40  checksums    8 each, in the order of the manifest
+///  24  chunks       8   how many checksums follow
+///  32  checksums    8 each, in the order of the manifest
 ///      zero             to a page
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trailer {
     /// Bytes of all extents.
     pub stored: u64,
-    /// Bytes between manifest and trailer.
-    pub data_len: u64,
     /// One checksum for each of [`Manifest::stored_chunks`].
     pub sums: Vec<u64>,
 }
@@ -44,7 +41,6 @@ impl Trailer {
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Writer::default();
         body.u64(self.stored);
-        body.u64(self.data_len);
         body.u64(self.sums.len() as u64);
         for sum in &self.sums {
             body.u64(*sum);
@@ -79,7 +75,6 @@ impl Trailer {
             });
         }
         let stored = reader.u64()?;
-        let data_len = reader.u64()?;
         let count = reader.u64()?;
         if stored != manifest.stored_bytes() {
             return Err(ArchiveError::field(WHAT, "stored bytes", stored));
@@ -91,10 +86,6 @@ impl Trailer {
         for _ in 0..count {
             sums.push(reader.u64()?);
         }
-        Ok(Trailer {
-            stored,
-            data_len,
-            sums,
-        })
+        Ok(Trailer { stored, sums })
     }
 }
