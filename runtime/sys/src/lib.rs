@@ -11,6 +11,7 @@ mod media;
 pub mod mem;
 pub mod os;
 pub mod pages;
+pub mod service;
 mod signal;
 
 pub use file::{FileMedia, create_like, reserve_space, sync_parent_dir};
