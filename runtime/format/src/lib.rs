@@ -16,7 +16,7 @@ pub mod types;
 mod uuid;
 
 pub use log::{
-    BadTag, ChainGap, LOG_CONTROL_OFFSET, LOG_ENTRIES_OFFSET, LOG_ENTRY_ALIGN, LOG_ENTRY_HEADER,
+    BadTag, ChainGap, LOG_CONTROL_OFFSET, LOG_DATA_MAX, LOG_ENTRIES_OFFSET, LOG_ENTRY_ALIGN, LOG_ENTRY_HEADER,
     LOG_FILE_MIN, LOG_GENERATIONS, LOG_HEADER_LEN, LOG_SPACE_LEN, LOG_SPACE_VERSION, LOG_VERSION,
     LogControl, LogEntry, LogHeader, LogKind, LogOrder, LogRef, LogSeed, LogSpace, MAX_LOG_FILES,
     RawLogEntry, SequenceRange, UNFENCED_MANY, entry_span,

@@ -37,6 +37,8 @@ pub const LOG_ENTRIES_OFFSET: u64 = 4096;
 pub const LOG_ENTRY_ALIGN: u64 = 64;
 /// Bytes of an entry before its data.
 pub const LOG_ENTRY_HEADER: usize = 32;
+/// The most data of one entry, so that a reader's work and memory are bounded; longer ranges are several entries.
+pub const LOG_DATA_MAX: usize = 4096 - LOG_ENTRY_HEADER;
 /// The shortest log file: room for one line of entries.
 pub const LOG_FILE_MIN: u64 = 8192;
 /// Generations are numbers below this.

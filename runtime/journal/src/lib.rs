@@ -7,6 +7,7 @@
 //!
 //! * [`Committer`]: stage lines, commit, checkpoint; one [`Journal`] and the homes that it serves.
 //! * [`MetaFile`]: a file's metadata; [`Unrecovered`] until [`recover_home`] has run.
+//! * [`direct`]: the undo and redo logs of pools that are changed in place.
 //! * [`JournalReader`]: what a journal holds, for recovery and for `vernal info`.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -15,6 +16,7 @@ mod apply;
 mod builder;
 mod committer;
 mod diff;
+pub mod direct;
 mod error;
 mod journal;
 mod meta_file;
