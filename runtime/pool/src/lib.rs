@@ -1,2 +1,4 @@
 //! Pools in a process: puddles mapped at their home addresses, transactions, relocation on first touch.
 #![warn(missing_docs)]
+
+pub mod archive;
