@@ -9,6 +9,7 @@
 pub mod archive;
 mod log;
 mod meta;
+pub mod puddle;
 mod record;
 mod slot;
 mod superblock;
