@@ -11,6 +11,9 @@ use std::process::Command;
 const CLANG: [&str; 2] = ["clang-22", "clang"];
 const CLANGXX: [&str; 2] = ["clang++-22", "clang++"];
 
+/// Compiler, definitions, libraries.
+type Backend = (PathBuf, &'static [&'static str], Vec<&'static str>);
+
 /// Where the sources and the tools are, and where the executables go.
 pub struct Toolbox {
     sources: PathBuf,
@@ -49,7 +52,7 @@ impl Toolbox {
         &self.sources
     }
 
-    /// vernal-cc or vernal-c++.
+    /// One of the tools: vernal-cc, vernal-c++, vernal.
     pub fn vernal(&self, name: &str) -> Result<PathBuf> {
         let path = std::env::var_os("VERNAL_BENCH_TOOLS")
             .map_or_else(|| self.bin.clone(), PathBuf::from)
@@ -85,30 +88,73 @@ impl Toolbox {
     }
 
     fn compile(&self, structure: Structure, system: System) -> Result<PathBuf> {
-        let (compiler, defines, libraries): (PathBuf, &[&str], &[&str]) = match system {
-            System::Vernal => (self.vernal("vernal-cc")?, &[], &[]),
-            System::Volatile => (find(CLANG)?, &["-DBACKEND_VOLATILE"], &[]),
-            System::Msync => (find(CLANG)?, &[], &[]),
-            System::Pmdk => (find(CLANG)?, &["-DBACKEND_PMDK"], &["-lpmemobj"]),
-            System::Lmdb => (find(CLANG)?, &[], &["-llmdb"]),
-            System::Sqlite => (find(CLANG)?, &[], &["-lsqlite3"]),
-            System::KyotoWal | System::KyotoNowal | System::KyotoVernal => {
-                return kyoto::build(self, system);
-            }
-            System::Redb => unreachable!("handled above"),
-        };
+        if matches!(
+            system,
+            System::KyotoWal | System::KyotoNowal | System::KyotoVernal
+        ) {
+            return kyoto::build(self, system);
+        }
+        let (compiler, defines, mut libraries) = self.backend(system)?;
+        match system {
+            System::Lmdb => libraries.push("-llmdb"),
+            System::Sqlite => libraries.push("-lsqlite3"),
+            _ => {}
+        }
         let source = match system {
-            System::Lmdb => "kv_lmdb.c".to_owned(),
-            System::Sqlite => "kv_sqlite.c".to_owned(),
-            _ => format!("{}.c", structure.name()),
+            System::Lmdb => "kv_lmdb".to_owned(),
+            System::Sqlite => "kv_sqlite".to_owned(),
+            _ => structure.name().to_owned(),
         };
         let name = format!("{}-{}", structure.name(), system_name(system));
+        self.link(
+            &compiler,
+            defines,
+            [source.as_str(), "driver"],
+            &name,
+            &libraries,
+        )
+    }
+
+    /// Builds one of the small measurements of `bench puddles`.
+    pub fn build_micro(&self, source: &str, system: System) -> Result<Command> {
+        let (compiler, defines, mut libraries) = self.backend(system)?;
+        libraries.extend(["-lm", "-lpthread"]);
+        let name = format!("{source}-{}", system_name(system));
+        let program = self.link(&compiler, defines, [source, "micro"], &name, &libraries)?;
+        Ok(Command::new(program))
+    }
+
+    /// Compiler, definitions and libraries of the systems that `workloads/backend.h` knows.
+    fn backend(&self, system: System) -> Result<Backend> {
+        Ok(match system {
+            System::Vernal => (self.vernal("vernal-cc")?, &[], vec![]),
+            System::Pool => (self.vernal("vernal-cc")?, &["-DBACKEND_POOL"], vec![]),
+            // Direct pools are changed in place under explicit logging, where PMDK's are.
+            System::Direct => (
+                self.vernal("vernal-cc")?,
+                &["-DBACKEND_POOL", "-DBACKEND_DIRECT"],
+                vec![],
+            ),
+            System::Volatile => (find(CLANG)?, &["-DBACKEND_VOLATILE"], vec![]),
+            System::Pmdk => (find(CLANG)?, &["-DBACKEND_PMDK"], vec!["-lpmemobj"]),
+            _ => (find(CLANG)?, &[], vec![]),
+        })
+    }
+
+    fn link(
+        &self,
+        compiler: &Path,
+        defines: &[&str],
+        sources: [&str; 2],
+        name: &str,
+        libraries: &[&str],
+    ) -> Result<PathBuf> {
         let program = self.out.join(name);
         let mut command = Command::new(compiler);
         command.args(["-O2", "-std=gnu11"]).args(defines);
-        command
-            .arg(self.sources.join(source))
-            .arg(self.sources.join("driver.c"));
+        for source in sources {
+            command.arg(self.sources.join(format!("{source}.c")));
+        }
         command.arg("-o").arg(&program).args(libraries).arg("-ldl");
         run(command)?;
         Ok(program)

@@ -1,13 +1,13 @@
-//! `bench persist`: the run itself.
+//! `bench persist`, and the structures of `bench puddles`: the run itself.
 
 use crate::compile::{Toolbox, system_name};
 use crate::machine::Machine;
 use crate::ops::Op;
-use crate::plan::{Media, Row, Scale, Structure, System};
+use crate::plan::{Media, Row, Scale, Structure, Suite, System};
 use crate::process::Sample;
 use crate::results::{Results, media_name};
 use crate::session::{Place, Session};
-use crate::{Failure, Persist, Result, plot, report};
+use crate::{Failure, Result, Structures, plot, report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,7 +23,7 @@ fn least_rounds(media: Media) -> u32 {
 }
 
 /// Runs everything that was asked for; false when a system could not be measured.
-pub fn persist(options: &Persist) -> Result<bool> {
+pub fn structures(options: &Structures, suite: Suite) -> Result<bool> {
     let target = target_dir();
     let out = options.out.clone().unwrap_or_else(|| target.join("bench"));
     let disk = options.disk.clone().unwrap_or_else(|| out.join("data"));
@@ -41,15 +41,17 @@ pub fn persist(options: &Persist) -> Result<bool> {
     let machine = Machine::this(&place.disk)?;
     println!("{machine}");
 
+    let media = options.media(suite);
     let mut run = Run {
         options,
+        suite,
         rows: options.rows()?,
         batches: options.batches()?,
         scale: Scale {
             flush_us: machine.flush_us,
             ..options.scale()
         },
-        raw: RawLog::create(&out.join("persist-raw.jsonl"), &machine)?,
+        raw: RawLog::create(&out.join(format!("{}-raw.jsonl", suite.name())), &machine)?,
         results: Results::default(),
         skipped: BTreeMap::new(),
         progress: progress_bar(),
@@ -61,13 +63,12 @@ pub fn persist(options: &Persist) -> Result<bool> {
         },
     };
     run.progress
-        .set_length(run.measurements() * options.media().len() as u64);
-    run.pace.total = options
-        .media()
-        .into_iter()
-        .map(|m| run.measurements() as f64 * Pace::weight(m))
+        .set_length(run.measurements() * media.len() as u64);
+    run.pace.total = media
+        .iter()
+        .map(|&m| run.measurements() as f64 * Pace::weight(m))
         .sum();
-    for media in options.media() {
+    for media in media {
         for structure in Structure::ALL {
             run.session(&place, media, structure)?;
         }
@@ -77,7 +78,7 @@ pub fn persist(options: &Persist) -> Result<bool> {
 }
 
 /// The build's target folder, whose profile folder this program lies in.
-fn target_dir() -> PathBuf {
+pub fn target_dir() -> PathBuf {
     let this = std::env::current_exe().ok();
     let target = this
         .as_deref()
@@ -116,7 +117,8 @@ impl RawLog {
 }
 
 struct Run<'a> {
-    options: &'a Persist,
+    options: &'a Structures,
+    suite: Suite,
     rows: Vec<Row>,
     batches: Vec<u64>,
     scale: Scale,
@@ -191,7 +193,7 @@ impl Run<'_> {
         };
         let systems: Vec<System> = self
             .options
-            .systems()
+            .systems(self.suite)
             .into_iter()
             .filter(measured)
             .collect();
@@ -304,21 +306,30 @@ impl Run<'_> {
     }
 
     fn finish(self, machine: &Machine, out: &Path) -> Result<bool> {
-        let text = report::text(&self.results, machine, &self.scale, &self.skipped);
+        let text = report::text(
+            &self.results,
+            machine,
+            &self.scale,
+            &self.skipped,
+            self.suite,
+        );
         println!("{text}");
+        let name = self.suite.name();
         let save = |name: &str, content: &str| {
             let path = out.join(name);
             std::fs::write(&path, content).map_err(|e| Failure(format!("{}: {e}", path.display())))
         };
-        save("persist.txt", &text)?;
-        save("persist.svg", &plot::svg(&self.results, machine))?;
-        let json = self.results.json_lines();
-        save("persist.jsonl", &json)?;
+        save(&format!("{name}.txt"), &text)?;
+        if self.suite == Suite::Persist {
+            save("persist.svg", &plot::svg(&self.results, machine))?;
+        }
+        let json = self.results.json_lines(self.suite);
+        save(&format!("{name}.jsonl"), &json)?;
         if let Some(path) = &self.options.json {
             std::fs::write(path, &json).map_err(|e| Failure(format!("{}: {e}", path.display())))?;
         }
         println!(
-            "{:.0} s; table, plot and raw samples: {}/persist.{{txt,svg,jsonl}}, persist-raw.jsonl",
+            "{:.0} s; table, samples and raw samples: {}/{name}*",
             self.pace.start.elapsed().as_secs_f64(),
             out.display()
         );

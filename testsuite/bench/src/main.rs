@@ -9,13 +9,14 @@ mod ops;
 mod plan;
 mod plot;
 mod process;
+mod puddles;
 mod redb_engine;
 mod report;
 mod results;
 mod session;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use plan::{Media, Row, Scale, System};
+use clap::{Parser, Subcommand};
+use plan::{Media, Row, Scale, Suite, System};
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,7 +45,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Bench {
     /// Data structures and key-value workloads against volatile memory, PMDK, msync, LMDB, SQLite, redb, Kyoto Cabinet
-    Persist(Persist),
+    Persist(Structures),
+    /// Pools, buffered and direct: primitives, structures, threads, relocation, archives, recovery, aggregation; against PMDK
+    Puddles(Puddles),
     /// A redb workload process (started by `persist`)
     #[command(hide = true)]
     RedbEngine {
@@ -55,9 +58,19 @@ enum Bench {
     },
 }
 
+/// Options of `puddles`.
+#[derive(clap::Args)]
+pub struct Puddles {
+    #[command(flatten)]
+    structures: Structures,
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    parts: Vec<puddles::Part>,
+}
+
 /// Options of `persist`.
 #[derive(clap::Args)]
-pub struct Persist {
+pub struct Structures {
     /// A smaller run, within 8 minutes on two cores
     #[arg(long)]
     quick: bool,
@@ -98,7 +111,7 @@ pub struct Persist {
     out: Option<PathBuf>,
 }
 
-impl Persist {
+impl Structures {
     fn scale(&self) -> Scale {
         let scale = if self.quick {
             Scale::QUICK
@@ -111,12 +124,12 @@ impl Persist {
         }
     }
 
-    fn media(&self) -> Vec<Media> {
-        chosen(&self.media)
+    fn media(&self, suite: Suite) -> Vec<Media> {
+        chosen(&self.media, suite.media())
     }
 
-    fn systems(&self) -> Vec<System> {
-        chosen(&self.systems)
+    fn systems(&self, suite: Suite) -> Vec<System> {
+        chosen(&self.systems, suite.systems())
     }
 
     fn rows(&self) -> Result<Vec<Row>> {
@@ -154,9 +167,9 @@ impl Persist {
     }
 }
 
-fn chosen<T: ValueEnum + Copy>(given: &[T]) -> Vec<T> {
+fn chosen<T: Copy>(given: &[T], all: Vec<T>) -> Vec<T> {
     if given.is_empty() {
-        T::value_variants().to_vec()
+        all
     } else {
         given.to_vec()
     }
@@ -164,7 +177,8 @@ fn chosen<T: ValueEnum + Copy>(given: &[T]) -> Vec<T> {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().bench {
-        Bench::Persist(options) => interleave::persist(&options),
+        Bench::Persist(options) => interleave::structures(&options, Suite::Persist),
+        Bench::Puddles(options) => puddles::run(&options),
         Bench::RedbEngine {
             path,
             bytes: _,

@@ -26,6 +26,53 @@ pub enum System {
     KyotoNowal,
     /// The same program, compiled by vernal-c++.
     KyotoVernal,
+    /// A buffered pool: vn_new, transactions, plain assignments.
+    Pool,
+    /// A direct pool: the same program, with VN_TX_ADD where PMDK has TX_ADD.
+    Direct,
+}
+
+/// Which benchmark runs the structures: the systems that take part, and the floors that are judged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Suite {
+    /// `bench persist`: failure-atomic msync.
+    Persist,
+    /// `bench puddles`: pools.
+    Puddles,
+}
+
+impl Suite {
+    /// The benchmark's name in result rows and file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Persist => "persist",
+            Self::Puddles => "puddles",
+        }
+    }
+
+    /// The systems that it measures unless told otherwise.
+    pub fn systems(self) -> Vec<System> {
+        let pools = [System::Pool, System::Direct];
+        match self {
+            Self::Persist => System::value_variants()
+                .iter()
+                .copied()
+                .filter(|s| !pools.contains(s))
+                .collect(),
+            Self::Puddles => [System::Volatile, System::Pmdk]
+                .into_iter()
+                .chain(pools)
+                .collect(),
+        }
+    }
+
+    /// The media that it measures on unless told otherwise.
+    pub fn media(self) -> Vec<Media> {
+        match self {
+            Self::Persist => Media::value_variants().to_vec(),
+            Self::Puddles => vec![Media::Shm],
+        }
+    }
 }
 
 impl System {
@@ -33,7 +80,7 @@ impl System {
     pub fn runs_structures(self) -> bool {
         matches!(
             self,
-            Self::Vernal | Self::Volatile | Self::Pmdk | Self::Msync
+            Self::Vernal | Self::Volatile | Self::Pmdk | Self::Msync | Self::Pool | Self::Direct
         )
     }
 
@@ -43,10 +90,11 @@ impl System {
             (Self::Volatile, _) => "none",
             (Self::Msync | Self::KyotoNowal, Media::Ext4) => "durable, torn by a crash",
             (Self::Msync | Self::KyotoNowal, _) => "none (tmpfs flushes nothing)",
-            (Self::Vernal | Self::KyotoVernal, Media::Ext4) => {
+            (Self::Vernal | Self::KyotoVernal | Self::Pool, Media::Ext4) => {
                 "atomic and durable (one O_DSYNC write)"
             }
-            (Self::Vernal | Self::KyotoVernal, _) => "atomic and durable (one fence)",
+            (Self::Vernal | Self::KyotoVernal | Self::Pool, _) => "atomic and durable (one fence)",
+            (Self::Direct, _) => "atomic and durable (undo log, write-backs and fences)",
             (Self::Pmdk, Media::Ext4) => "atomic and durable (msync for each flush)",
             (Self::Pmdk, _) => "atomic and durable (clwb and fences)",
             (_, Media::Ext4) => "atomic and durable (fsync or msync)",

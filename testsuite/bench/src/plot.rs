@@ -26,6 +26,8 @@ fn style(system: System) -> (&'static str, char) {
         System::KyotoWal => ("#cc79a7", 's'),
         System::KyotoNowal => ("#cc79a7", 'd'),
         System::KyotoVernal => ("#d55e00", 'd'),
+        // `bench puddles` draws no plot.
+        System::Pool | System::Direct => ("#000000", 's'),
     }
 }
 

@@ -80,6 +80,11 @@ impl Process {
         self.execute(format!("load {} {batch}\n", ops.len()), ops)
     }
 
+    /// Lets a small measurement run (`workloads/micro.h`).
+    pub fn measure(&mut self, name: &str, count: u64, argument: &str) -> Result<Sample> {
+        self.execute(format!("measure {name} {count} {argument}\n"), &[])
+    }
+
     fn execute(&mut self, command: String, ops: &[Op]) -> Result<Sample> {
         self.send(command.as_bytes(), &Op::encode(ops))?;
         match self.answer()?[..] {

@@ -2,7 +2,7 @@
 
 use crate::compile::system_name;
 use crate::machine::Machine;
-use crate::plan::{Media, Row, Scale, System};
+use crate::plan::{Media, Row, Scale, Suite, System};
 use crate::results::{Results, geometric_mean, media_name};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -31,6 +31,7 @@ pub fn text(
     machine: &Machine,
     scale: &Scale,
     skipped: &BTreeMap<System, String>,
+    suite: Suite,
 ) -> String {
     let mut text = format!(
         "{machine}\n{} elements per structure; medians of nanoseconds per operation\n",
@@ -40,7 +41,7 @@ pub fn text(
         table(&mut text, results, media);
         ratios(&mut text, results, media);
     }
-    floors_text(&mut text, &floors(results));
+    floors_text(&mut text, &floors(results, suite));
     for (system, why) in skipped {
         // Infallible: writing to a String.
         let _ = writeln!(text, "not measured: {}: {why}", system_name(*system));
@@ -77,8 +78,12 @@ fn table(text: &mut String, results: &Results, media: Media) {
 }
 
 /// What each line compares; a ratio above 1 means that the first is slower.
-const PAIRS: [(System, System); 9] = [
+const PAIRS: [(System, System); 13] = [
     (System::Vernal, System::Volatile),
+    (System::Pool, System::Volatile),
+    (System::Direct, System::Volatile),
+    (System::Pmdk, System::Pool),
+    (System::Pmdk, System::Direct),
     (System::Pmdk, System::Vernal),
     (System::Msync, System::Vernal),
     (System::Lmdb, System::Vernal),
@@ -152,8 +157,12 @@ fn ratios(text: &mut String, results: &Results, media: Media) {
 }
 
 /// Every floor that the results can judge.
-pub fn floors(results: &Results) -> Vec<Floor> {
+pub fn floors(results: &Results, suite: Suite) -> Vec<Floor> {
     let mut floors = Vec::new();
+    if suite == Suite::Puddles {
+        pools(&mut floors, results);
+        return floors;
+    }
     for media in [Media::Shm, Media::CxlSsd] {
         against_pmdk(&mut floors, results, media);
     }
@@ -161,6 +170,32 @@ pub fn floors(results: &Results) -> Vec<Floor> {
     against_engines(&mut floors, results);
     kyoto(&mut floors, results);
     floors
+}
+
+fn pools(floors: &mut Vec<Floor>, results: &Results) {
+    for (system, least) in [(System::Pool, 2.0), (System::Direct, 1.3)] {
+        for row in Row::all().into_iter().filter(|r| r.update_heavy()) {
+            if let Some(ratio) = results.ratio(Media::Shm, row, 1, System::Pmdk, system) {
+                floors.push(Floor {
+                    what: format!("{row}: pmdk / {}", system_name(system)),
+                    ratio,
+                    floor: least,
+                });
+            }
+        }
+        for row in Row::all()
+            .into_iter()
+            .filter(|r| matches!(r, Row::Traverse(_)))
+        {
+            if let Some(ratio) = results.ratio(Media::Shm, row, 1, System::Volatile, system) {
+                floors.push(Floor {
+                    what: format!("{row}: volatile / {}", system_name(system)),
+                    ratio,
+                    floor: 1.0 / 1.03,
+                });
+            }
+        }
+    }
 }
 
 fn against_pmdk(floors: &mut Vec<Floor>, results: &Results, media: Media) {
@@ -297,7 +332,7 @@ mod tests {
             (Media::Shm, row, 1, System::Vernal, 100),
             (Media::Shm, row, 1, System::Pmdk, 240),
         ]);
-        let floors = floors(&r);
+        let floors = floors(&r, Suite::Persist);
         assert_eq!(floors.len(), 2);
         assert!(floors.iter().all(|f| !f.holds()));
         let mut text = String::new();
@@ -313,7 +348,7 @@ mod tests {
             (Media::Shm, row, 1, System::Vernal, 105),
             (Media::Shm, row, 1, System::Volatile, 100),
         ]);
-        assert!(floors(&r)[0].holds());
+        assert!(floors(&r, Suite::Persist)[0].holds());
     }
 
     #[test]
@@ -325,7 +360,7 @@ mod tests {
             cells.push((Media::Ext4, row, batch, System::KyotoWal, 85));
             cells.push((Media::Ext4, row, batch, System::KyotoNowal, 9));
         }
-        let floors = floors(&results(&cells));
+        let floors = floors(&results(&cells), Suite::Persist);
         let verdicts: Vec<bool> = floors.iter().map(Floor::holds).collect();
         assert_eq!(verdicts, [true, true, false]);
     }

@@ -1,7 +1,7 @@
 //! Result rows and what is computed from them.
 
 use crate::compile::system_name;
-use crate::plan::{Media, Row, System};
+use crate::plan::{Media, Row, Suite, System};
 use clap::ValueEnum;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -138,14 +138,14 @@ impl Results {
     }
 
     /// One JSON object per line and measurement.
-    pub fn json_lines(&self) -> String {
+    pub fn json_lines(&self, suite: Suite) -> String {
         let mut text = String::new();
         for (&(media, row, batch, system), samples) in &self.samples {
             let Some(ns_per_op) = Spread::of(&samples.ns_per_op) else {
                 continue;
             };
             let row = JsonRow {
-                bench: "persist",
+                bench: suite.name(),
                 media: &media_name(media),
                 row: row.to_string(),
                 batch,
@@ -208,7 +208,8 @@ mod tests {
             (Media::CxlSsd, Row::Ycsb('A'), 10, System::KyotoWal),
             &sample,
         );
-        let v: serde_json::Value = serde_json::from_str(r.json_lines().trim()).unwrap();
+        let v: serde_json::Value =
+            serde_json::from_str(r.json_lines(Suite::Persist).trim()).unwrap();
         assert_eq!(v["bench"], "persist");
         assert_eq!(v["media"], "cxl-ssd");
         assert_eq!(v["row"], "kv/A");

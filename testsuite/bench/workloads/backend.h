@@ -5,6 +5,8 @@
  * it they are a plain program over a mapped file with native pointers: LOG does nothing, because nothing is annotated.
  * That plain program is three systems: with -DBACKEND_VOLATILE the mapping is anonymous memory and a commit does
  * nothing; compiled by clang it is the plain msync program; compiled by vernal-cc, from the same text, it is Vernal's.
+ * With -DBACKEND_POOL objects live in a pool: native pointers, typed allocation, transactions; -DBACKEND_DIRECT as well
+ * makes it a direct pool, whose changes are logged where PMDK's are.
  */
 #ifndef BENCH_BACKEND_H
 #define BENCH_BACKEND_H
@@ -13,6 +15,7 @@
 #include "protocol.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -63,7 +66,14 @@ void system_commit(void) {
     bench_fail("pmemobj_tx_end", pmemobj_errormsg());
 }
 
-void system_close(void) { pmemobj_close(backend_pool); }
+void system_close(void) {
+  if (backend_pool)
+    pmemobj_close(backend_pool);
+}
+
+#elif defined BACKEND_POOL
+
+#include "backend_pool.h"
 
 #else
 

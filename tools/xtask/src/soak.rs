@@ -27,8 +27,8 @@ pub struct MutantsOptions {
 
 #[derive(clap::Args)]
 pub struct BenchOptions {
-    /// `persist`: against the peers; `overhead`: instrumented programs that map nothing
-    #[arg(value_parser = ["persist", "overhead"])]
+    /// `persist`: against the peers; `puddles`: pools, against PMDK; `overhead`: instrumented programs that map nothing
+    #[arg(value_parser = ["persist", "puddles", "overhead"])]
     what: String,
     /// End within 8 minutes
     #[arg(long)]
