@@ -4,6 +4,7 @@
 mod compile;
 mod interleave;
 mod kyoto;
+mod limits;
 mod machine;
 mod ops;
 mod plan;
@@ -46,6 +47,8 @@ struct Arguments {
 enum Bench {
     /// Data structures and key-value workloads against volatile memory, PMDK, msync, LMDB, SQLite, redb, Kyoto Cabinet
     Persist(Structures),
+    /// What no commit can go below: a fence, a flush; and what opening 1 GiB costs
+    Limits(Limits),
     /// Pools, buffered and direct: primitives, structures, threads, relocation, archives, recovery, aggregation; against PMDK
     Puddles(Puddles),
     /// A redb workload process (started by `persist`)
@@ -56,6 +59,20 @@ enum Bench {
         bytes: u64,
         cpu: usize,
     },
+}
+
+/// Options of `limits`.
+#[derive(clap::Args)]
+pub struct Limits {
+    /// Taken like the other benchmarks'; this one is always quick
+    #[arg(long)]
+    quick: bool,
+    /// Write one JSON row per measurement to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Measured rounds
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
 }
 
 /// Options of `puddles`.
@@ -178,6 +195,7 @@ fn chosen<T: Copy>(given: &[T], all: Vec<T>) -> Vec<T> {
 fn main() -> ExitCode {
     let done = match Arguments::parse().bench {
         Bench::Persist(options) => interleave::structures(&options, Suite::Persist),
+        Bench::Limits(options) => limits::run(&options),
         Bench::Puddles(options) => puddles::run(&options),
         Bench::RedbEngine {
             path,

@@ -27,8 +27,9 @@ pub struct MutantsOptions {
 
 #[derive(clap::Args)]
 pub struct BenchOptions {
-    /// `persist`: against the peers; `puddles`: pools, against PMDK; `overhead`: instrumented programs that map nothing
-    #[arg(value_parser = ["persist", "puddles", "overhead"])]
+    /// `persist`: against the peers; `puddles`: pools, against PMDK; `overhead`: instrumented programs that map nothing;
+    /// `limits`: a fence, a flush, opening 1 GiB
+    #[arg(value_parser = ["persist", "puddles", "overhead", "limits"])]
     what: String,
     /// End within 8 minutes
     #[arg(long)]

@@ -72,6 +72,7 @@ pub const SUITES: &[Suite] = &[
 /// The benchmarks, which are no tests.
 pub const BENCHES: &[Suite] = &[
     bench("persist", "vernal-bench", &["persist"]),
+    bench("limits", "vernal-bench", &["limits"]),
     bench("puddles", "vernal-bench", &["puddles"]),
     bench("overhead", "vernal-bench-overhead", &[]),
 ];
