@@ -2,3 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod archive;
+mod error;
+pub mod source;
+
+pub use error::Error;
