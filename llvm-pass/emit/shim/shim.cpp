@@ -5,7 +5,10 @@
 #include "llvm/Analysis/LoopInfo.h"
 #include "llvm/Analysis/ScalarEvolution.h"
 #include "llvm/Analysis/ScalarEvolutionExpressions.h"
+#include "llvm/Demangle/Demangle.h"
 #include "llvm/IR/CFG.h"
+#include "llvm/IR/DebugInfo.h"
+#include "llvm/IR/DebugInfoMetadata.h"
 #include "llvm/IR/DiagnosticInfo.h"
 #include "llvm/IR/DiagnosticPrinter.h"
 #include "llvm/IR/Dominators.h"
@@ -29,6 +32,8 @@ using namespace llvm;
 extern "C" void vernal_run_module(LLVMModuleRef M, FunctionAnalysisManager *FAM, int Prelink);
 /* Implemented in Rust: lowers the range checks. */
 extern "C" void vernal_lower_module(LLVMModuleRef M);
+/* Implemented in Rust: gives allocations the types of what they allocate. */
+extern "C" void vernal_type_module(LLVMModuleRef M);
 
 namespace {
 
@@ -54,6 +59,15 @@ struct VernalPass : PassInfoMixin<VernalPass> {
     Guess = Optimised;
     auto &FAM = MAM.getResult<FunctionAnalysisManagerModuleProxy>(M).getManager();
     vernal_run_module(wrap(&M), &FAM, Prelink);
+    return PreservedAnalyses::none();
+  }
+  static bool isRequired() { return true; }
+};
+
+/* Reads debug information, so it comes before everything that moves or merges code. */
+struct TypesPass : PassInfoMixin<TypesPass> {
+  PreservedAnalyses run(Module &M, ModuleAnalysisManager &) {
+    vernal_type_module(wrap(&M));
     return PreservedAnalyses::none();
   }
   static bool isRequired() { return true; }
@@ -90,10 +104,14 @@ extern "C" void vernal_shim_register(PassBuilder &PB) {
           add(MPM, 0, true), MPM.addPass(LowerPass());
         else if (Name == "vernal-prelink")
           add(MPM, 1, true);
+        else if (Name == "vernal-types")
+          MPM.addPass(TypesPass());
         else
           return false;
         return true;
       });
+  PB.registerPipelineStartEPCallback(
+      [](ModulePassManager &MPM, OptimizationLevel) { MPM.addPass(TypesPass()); });
 #if LLVM_VERSION_MAJOR >= 20
   PB.registerOptimizerEarlyEPCallback(
       [](ModulePassManager &MPM, OptimizationLevel Level, ThinOrFullLTOPhase Phase) {
@@ -309,4 +327,134 @@ extern "C" void vernal_shim_warn(LLVMValueRef At, const char *Text, size_t Len) 
   static int Kind = getNextAvailablePluginDiagnosticKind();
   auto *I = cast<Instruction>(unwrap(At));
   I->getContext().diagnose(Warning(Kind, *I, StringRef(Text, Len)));
+}
+
+/* ---- debug information ---- */
+
+/* Mirrored in shim.rs. */
+struct VernalDie {
+  uint32_t Tag, Encoding, Flags, Align;
+  uint64_t Size, Offset, Value;
+  const char *Name, *Identifier;
+  size_t NameLen, IdentifierLen;
+  void *Base, *Scope;
+};
+enum : uint32_t {
+  Forward = 1, Virtual = 2, BitField = 4, Static = 8, Artificial = 16, EnumClass = 32, Vector = 64, UnsignedValue = 128
+};
+
+static void setString(const char *&To, size_t &Len, StringRef S) {
+  To = S.data();
+  Len = S.size();
+}
+
+extern "C" void vernal_shim_die(void *Node, VernalDie *Out) {
+  *Out = {};
+  auto *MD = static_cast<MDNode *>(Node);
+  auto *N = dyn_cast<DINode>(MD);
+  if (!N)
+    return;
+  Out->Tag = N->getTag();
+  if (auto *T = dyn_cast<DIType>(N)) {
+    setString(Out->Name, Out->NameLen, T->getName());
+    Out->Size = T->getSizeInBits();
+    Out->Offset = T->getOffsetInBits();
+    Out->Align = T->getAlignInBits();
+    Out->Scope = T->getScope();
+    DINode::DIFlags F = T->getFlags();
+    Out->Flags = (T->isForwardDecl() ? Forward : 0) | (F & DINode::FlagVirtual ? Virtual : 0) |
+                 (T->isBitField() ? BitField : 0) | (T->isStaticMember() ? Static : 0) |
+                 (T->isArtificial() ? Artificial : 0) | (F & DINode::FlagEnumClass ? EnumClass : 0) |
+                 (T->isVector() ? Vector : 0);
+  }
+  if (auto *B = dyn_cast<DIBasicType>(N)) {
+    Out->Encoding = B->getEncoding();
+  } else if (auto *D = dyn_cast<DIDerivedType>(N)) {
+    Out->Base = D->getBaseType();
+  } else if (auto *C = dyn_cast<DICompositeType>(N)) {
+    Out->Base = C->getBaseType();
+    setString(Out->Identifier, Out->IdentifierLen, C->getIdentifier());
+  } else if (auto *R = dyn_cast<DISubrange>(N)) {
+    auto Count = R->getCount();
+    auto *Fixed = dyn_cast_if_present<ConstantInt *>(Count);
+    Out->Value = Fixed ? uint64_t(Fixed->getSExtValue()) : UINT64_MAX;
+  } else if (auto *E = dyn_cast<DIEnumerator>(N)) {
+    Out->Value = E->isUnsigned() ? E->getValue().getZExtValue() : uint64_t(E->getValue().getSExtValue());
+    Out->Flags = E->isUnsigned() ? UnsignedValue : 0;
+  } else if (auto *P = dyn_cast<DITemplateTypeParameter>(N)) {
+    Out->Base = P->getType();
+  } else if (auto *S = dyn_cast<DISubprogram>(N)) {
+    setString(Out->Name, Out->NameLen, S->getName());
+    Out->Scope = S->getScope();
+  } else if (auto *S = dyn_cast<DINamespace>(N)) {
+    setString(Out->Name, Out->NameLen, S->getName());
+    Out->Scope = S->getScope();
+  } else if (auto *S = dyn_cast<DIScope>(N); S && !isa<DIType>(N) && !isa<DIFile>(N)) {
+    Out->Scope = S->getScope();
+  }
+}
+
+/* Calls `Visit` with each element (0: members, subranges, types of a function), template argument (1) or text of a
+ * btf_decl_tag attribute (2) of a node. Methods of classes are left out. */
+extern "C" void vernal_shim_die_list(void *Node, int Which, void *Ctx,
+                                     void (*Visit)(void *Ctx, void *Element, const char *Text, size_t Len)) {
+  auto *MD = static_cast<MDNode *>(Node);
+  auto *C = dyn_cast<DICompositeType>(MD);
+  auto *D = dyn_cast<DIDerivedType>(MD);
+  if (Which == 0) {
+    if (auto *F = dyn_cast<DISubroutineType>(MD)) {
+      for (DIType *T : F->getTypeArray())
+        Visit(Ctx, T, nullptr, 0);
+    } else if (C) {
+      for (DINode *E : C->getElements())
+        if (E && !isa<DISubprogram>(E))
+          Visit(Ctx, E, nullptr, 0);
+    }
+  } else if (Which == 1 && C) {
+    for (DITemplateParameter *P : C->getTemplateParams())
+      Visit(Ctx, P, nullptr, 0);
+  } else if (Which == 2 && (C || D)) {
+    auto *Notes = C ? C->getAnnotations().get() : D->getAnnotations().get();
+    if (!Notes)
+      return;
+    for (const MDOperand &Op : Notes->operands()) {
+      auto *Pair = dyn_cast_or_null<MDTuple>(Op.get());
+      if (!Pair || Pair->getNumOperands() != 2)
+        continue;
+      auto *Key = dyn_cast_or_null<MDString>(Pair->getOperand(0));
+      auto *Text = dyn_cast_or_null<MDString>(Pair->getOperand(1));
+      if (Key && Text && Key->getString() == "btf_decl_tag")
+        Visit(Ctx, nullptr, Text->getString().data(), Text->getString().size());
+    }
+  }
+}
+
+/* The type that clang attached to an allocation, or null. */
+extern "C" void *vernal_shim_allocated_type(LLVMValueRef Call) {
+  return dyn_cast_or_null<DIType>(cast<Instruction>(unwrap(Call))->getMetadata("heapallocsite"));
+}
+
+/* What the driver wrote into the compile unit's flags: what of the debug information the user did not ask for. */
+extern "C" void vernal_shim_strip(LLVMModuleRef M) {
+  bool All = false, Types = false;
+  for (DICompileUnit *CU : unwrap(M)->debug_compile_units()) {
+    All |= CU->getFlags() == "vernal-strip";
+    Types |= CU->getFlags() == "vernal-strip-types";
+  }
+  if (All)
+    StripDebugInfo(*unwrap(M));
+  else if (Types)
+    stripNonLineTableDebugInfo(*unwrap(M));
+}
+
+extern "C" void vernal_shim_demangle(const char *Symbol, size_t Len, void *Ctx,
+                                     void (*Visit)(void *Ctx, void *, const char *Text, size_t Len)) {
+  std::string Text = demangle(std::string(Symbol, Len));
+  Visit(Ctx, nullptr, Text.data(), Text.size());
+}
+
+/* Runs `F` before main, ahead of the program's own constructors; the linker keeps one for all objects that have it. */
+extern "C" void vernal_shim_constructor(LLVMModuleRef M, LLVMValueRef F, int Priority) {
+  auto *Fn = unwrap<Function>(F);
+  appendToGlobalCtors(*unwrap(M), Fn, Priority, Fn->getComdat() ? Fn : nullptr);
 }

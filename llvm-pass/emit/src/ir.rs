@@ -5,6 +5,7 @@
 
 use std::ffi::{CStr, CString};
 
+use llvm_sys::comdat::{LLVMGetOrInsertComdat, LLVMSetComdat};
 use llvm_sys::core::*;
 use llvm_sys::prelude::{
     LLVMBasicBlockRef, LLVMContextRef, LLVMModuleRef, LLVMTypeRef, LLVMValueRef,
@@ -34,6 +35,11 @@ fn chain<T>(
 pub fn functions(m: LLVMModuleRef) -> impl Iterator<Item = Value> {
     // SAFETY: live IR.
     chain(unsafe { LLVMGetFirstFunction(m) }, LLVMGetNextFunction)
+}
+
+pub fn globals(m: LLVMModuleRef) -> impl Iterator<Item = Value> {
+    // SAFETY: live IR.
+    chain(unsafe { LLVMGetFirstGlobal(m) }, LLVMGetNextGlobal)
 }
 
 pub fn blocks(f: Value) -> impl Iterator<Item = BasicBlock> {
@@ -357,6 +363,13 @@ pub fn set_section(g: Value, section: &str) {
     let section = cstr(section);
     // SAFETY: live IR; LLVM copies the name.
     unsafe { LLVMSetSection(g, section.as_ptr()) }
+}
+
+/// Lets the linker keep one of all objects' globals with this name.
+pub fn set_comdat(m: LLVMModuleRef, g: Value, name: &str) {
+    let name = cstr(name);
+    // SAFETY: live IR; the name is terminated, and the comdat belongs to the module.
+    unsafe { LLVMSetComdat(g, LLVMGetOrInsertComdat(m, name.as_ptr())) };
 }
 
 pub fn module_name(m: LLVMModuleRef) -> String {

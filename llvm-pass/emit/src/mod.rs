@@ -7,7 +7,9 @@
 //! * [`writers`]: what an instruction writes; [`extract`]: the model of a function.
 //! * [`insert`]: the marks in IR; [`guard`]: the range check; [`thunk`]: what cold blocks call; [`lanes`]: scatters;
 //!   [`lto`]: the notes that tie objects to the ABI and to the link.
+//! * [`types`]: the types of allocations, from what [`debug_info`] reads, as `vernal-maps` describes them.
 
+mod debug_info;
 mod effects;
 mod extract;
 mod guard;
@@ -19,4 +21,5 @@ mod objects;
 mod plugin;
 mod shim;
 mod thunk;
+mod types;
 mod writers;

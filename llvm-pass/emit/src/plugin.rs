@@ -2,6 +2,7 @@
 //!
 //! Environment:
 //! * `VERNAL_PASS_STATS=FILE` (`-` for standard error): appends one JSON object per module.
+//! * `VERNAL_PASS_TYPES=FILE` (`-` for standard output): appends the layout of every type that a module allocates in pools.
 //! * `VERNAL_PASS_OPTIONS=LIST`: comma-separated `track-malloc` (memory from the C library's allocator may be tracked),
 //!   `no-warn` (no warnings about writers that cannot be known), `far=F` and `near=F` (how often a point must run per call
 //!   of its function to be worth the faster but longer forms of a range check).
@@ -31,6 +32,18 @@ const FAR: f64 = 2.0;
 const NEAR: f64 = 0.002;
 /// Attribute, or annotation (with an underscore), of functions to leave alone.
 const SKIP: [&str; 2] = ["vernal-skip", "vernal_skip"];
+
+/// The variable with the pass's options.
+const OPTIONS: &str = "VERNAL_PASS_OPTIONS";
+
+fn has_option(options: &str, name: &str) -> bool {
+    options.split(',').any(|o| o.trim() == name)
+}
+
+/// Whether warnings are wanted.
+pub fn warns() -> bool {
+    !has_option(&std::env::var(OPTIONS).unwrap_or_default(), "no-warn")
+}
 
 /// `llvm::PassPluginLibraryInfo`. Its last field exists from LLVM 22 on; 19 ignores what follows the fields it knows.
 #[repr(C)]
@@ -66,9 +79,22 @@ pub unsafe extern "C" fn vernal_run_module(
     fam: *mut AnalysisManager,
     prelink: c_int,
 ) {
-    // A panic must not unwind into C++.
-    let run = std::panic::AssertUnwindSafe(|| run(m, fam, prelink));
-    if std::panic::catch_unwind(run).is_err() {
+    guarded(m, || run(m, fam, prelink));
+}
+
+/// Gives allocations in pools the types of what they allocate, and removes debug information that only this needed.
+///
+/// # Safety
+///
+/// Called by the shim with a live module.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vernal_type_module(m: LLVMModuleRef) {
+    guarded(m, || super::types::run(m));
+}
+
+/// A panic must not unwind into C++.
+fn guarded(m: LLVMModuleRef, run: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
         eprintln!(
             "vernal: internal error while compiling {}; please report it",
             ir::module_name(m)
@@ -99,8 +125,8 @@ fn run(m: LLVMModuleRef, fam: *mut AnalysisManager, prelink: c_int) {
         return;
     }
     lto::remove_pending(m);
-    let options = std::env::var("VERNAL_PASS_OPTIONS").unwrap_or_default();
-    let option = |name: &str| options.split(',').any(|o| o.trim() == name);
+    let options = std::env::var(OPTIONS).unwrap_or_default();
+    let option = |name: &str| has_option(&options, name);
     let number = |name: &str, default: f64| {
         let find = |o: &str| o.trim().strip_prefix(name)?.strip_prefix('=')?.parse().ok();
         options.split(',').find_map(find).unwrap_or(default)

@@ -22,6 +22,39 @@ pub type VisitLoop = unsafe extern "C" fn(
     usize,
 );
 
+/// One node of debug information, by tag; pointers are null and numbers 0 where it has none.
+#[repr(C)]
+pub struct RawDie {
+    pub tag: u32,
+    pub encoding: u32,
+    pub flags: u32,
+    pub align: u32,
+    pub size: u64,
+    pub offset: u64,
+    pub value: u64,
+    pub name: *const c_char,
+    pub identifier: *const c_char,
+    pub name_len: usize,
+    pub identifier_len: usize,
+    pub base: *mut c_void,
+    pub scope: *mut c_void,
+}
+
+/// Bits of [`RawDie::flags`].
+pub mod die_flags {
+    pub const FORWARD: u32 = 1;
+    pub const VIRTUAL: u32 = 2;
+    pub const BIT_FIELD: u32 = 4;
+    pub const STATIC: u32 = 8;
+    pub const ARTIFICIAL: u32 = 16;
+    pub const ENUM_CLASS: u32 = 32;
+    pub const VECTOR: u32 = 64;
+    pub const UNSIGNED_VALUE: u32 = 128;
+}
+
+/// Receives a node or a text.
+pub type VisitNode = unsafe extern "C" fn(*mut c_void, *mut c_void, *const c_char, usize);
+
 unsafe extern "C" {
     pub fn vernal_shim_register(pass_builder: *mut c_void);
     pub fn vernal_shim_api_version() -> u32;
@@ -60,4 +93,20 @@ unsafe extern "C" {
     pub fn vernal_shim_use(m: LLVMModuleRef, g: LLVMValueRef);
     pub fn vernal_shim_unuse(m: LLVMModuleRef, g: LLVMValueRef);
     pub fn vernal_shim_warn(at: LLVMValueRef, text: *const c_char, len: usize);
+    pub fn vernal_shim_die(node: *mut c_void, out: *mut RawDie);
+    pub fn vernal_shim_die_list(
+        node: *mut c_void,
+        which: c_int,
+        ctx: *mut c_void,
+        visit: VisitNode,
+    );
+    pub fn vernal_shim_allocated_type(call: LLVMValueRef) -> *mut c_void;
+    pub fn vernal_shim_strip(m: LLVMModuleRef);
+    pub fn vernal_shim_demangle(
+        symbol: *const c_char,
+        len: usize,
+        ctx: *mut c_void,
+        visit: VisitNode,
+    );
+    pub fn vernal_shim_constructor(m: LLVMModuleRef, f: LLVMValueRef, priority: c_int);
 }

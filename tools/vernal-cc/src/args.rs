@@ -28,6 +28,17 @@ pub enum Lto {
     Thin,
 }
 
+/// Debug information asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Debug {
+    /// None.
+    Off,
+    /// Lines only: `-g1`, `-gline-tables-only`; also what remarks of the optimiser need.
+    Lines,
+    /// `-g`
+    Full,
+}
+
 /// How one input is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Input {
@@ -54,6 +65,8 @@ pub struct Invocation {
     pub cxx_driver: bool,
     /// Link-time optimisation.
     pub lto: Lto,
+    /// Debug information.
+    pub debug: Debug,
     /// `-fuse-ld=` or `--ld-path=`.
     pub linker: Option<String>,
     /// `-r`: the output is an object again.
@@ -179,6 +192,7 @@ impl Invocation {
                 compiles_cxx: false,
                 cxx_driver: false,
                 lto: Lto::Off,
+                debug: Debug::Off,
                 linker: None,
                 relocatable: false,
                 static_program: false,
@@ -190,12 +204,16 @@ impl Invocation {
             cxx,
             language: None,
             inputs: 0,
+            remarks: false,
         };
         parser.run(args);
         if parser.inputs == 0 {
             parser.out.stop = Stop::Query;
         }
         parser.out.cxx_driver = parser.cxx;
+        if parser.remarks && parser.out.debug == Debug::Off {
+            parser.out.debug = Debug::Lines;
+        }
         parser.out
     }
 
@@ -218,6 +236,8 @@ struct Parser {
     /// `-x LANGUAGE` for the inputs that follow.
     language: Option<Input>,
     inputs: usize,
+    /// The optimiser's remarks are wanted; they name lines.
+    remarks: bool,
 }
 
 impl Parser {
@@ -292,6 +312,20 @@ impl Parser {
             "-flto" | "-flto=full" | "-flto=auto" | "-flto=jobserver" => self.out.lto = Lto::Full,
             "-flto=thin" => self.out.lto = Lto::Thin,
             "-fno-lto" => self.out.lto = Lto::Off,
+            "-g0" | "-ggdb0" => self.out.debug = Debug::Off,
+            "-g1" | "-ggdb1" | "-gmlt" | "-gline-tables-only" | "-gline-directives-only" => {
+                self.out.debug = Debug::Lines;
+            }
+            "-g" | "-g2" | "-g3" | "-gfull" | "-glldb" | "-gsce" | "-gdbx" => {
+                self.out.debug = Debug::Full;
+            }
+            _ if text.starts_with("-ggdb") => self.out.debug = Debug::Full,
+            _ if text.starts_with("-gdwarf") && self.out.debug == Debug::Off => {
+                self.out.debug = Debug::Full;
+            }
+            _ if text.starts_with("-Rpass") || text.starts_with("-fsave-optimization-record") => {
+                self.remarks = true;
+            }
             "-r" => self.out.relocatable = true,
             "-static" | "--static" | "-static-pie" => self.out.static_program = true,
             "-static-libstdc++" => self.out.static_libstdcxx = true,

@@ -17,7 +17,7 @@ mod options;
 mod plan;
 mod response;
 
-pub use args::{Invocation, Lto, Stop};
+pub use args::{Debug, Invocation, Lto, Stop};
 pub use locate::{Component, LocateError, Toolchain, find_toolchain, library_dir};
 pub use options::{HELP, Options};
 pub use plan::{Libraries, Plan, PlanError, plan};
@@ -79,6 +79,9 @@ fn run(name: &str, user: &[OsString]) -> Result<(), String> {
     command.args(&plan.prepend).args(&user);
     if options.skips {
         command.env("VERNAL_PASS_STATS", "-");
+    }
+    if options.print_types {
+        command.env("VERNAL_PASS_TYPES", "-");
     }
     if options.show {
         return writeln!(std::io::stdout(), "{}", shell_line(&command))

@@ -15,6 +15,8 @@ vernal-cc, vernal-c++: clang and clang++ with failure-atomic msync
   --vernal-no-rpath    do not record the folder of libvernal.so in the program
   --vernal-show        print the clang command instead of running it
   --vernal-skips       print what the pass instrumented, and what it left out and why
+  --vernal-print-types print the layout of every type that is allocated in a pool, as text and as JSON
+  --vernal-no-types    do not look for the types of allocations in pools: compiles a little faster what has none
   --vernal-help        print this text
 
   VERNAL_LLVM=22|19    which LLVM to use; default: 22, else 19
@@ -33,6 +35,10 @@ pub struct Options {
     pub show: bool,
     /// `--vernal-skips`
     pub skips: bool,
+    /// `--vernal-print-types`
+    pub print_types: bool,
+    /// `--vernal-no-types`
+    pub no_types: bool,
     /// `--vernal-static`
     pub static_library: bool,
     /// `--vernal-no-pass`
@@ -65,6 +71,8 @@ impl Options {
                 Some("--vernal-help") => options.help = true,
                 Some("--vernal-show") => options.show = true,
                 Some("--vernal-skips") => options.skips = true,
+                Some("--vernal-print-types") => options.print_types = true,
+                Some("--vernal-no-types") => options.no_types = true,
                 Some("--vernal-static") => options.static_library = true,
                 Some("--vernal-no-pass") => options.no_pass = true,
                 Some("--vernal-no-rpath") => options.no_rpath = true,

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::args::{Invocation, Lto, Stop};
+use crate::args::{Debug, Invocation, Lto, Stop};
 use crate::locate::{Component, LocateError};
 use crate::options::Options;
 
@@ -78,8 +78,7 @@ pub fn plan(
     libraries: &Libraries,
 ) -> Result<Plan, PlanError> {
     let mut plan = Plan::default();
-    if invocation.stop <= Stop::NoCode && !invocation.compiles_cxx || invocation.stop == Stop::Query
-    {
+    if invocation.stop == Stop::Query {
         return Ok(plan);
     }
     if let Some(option) = &invocation.foreign_target
@@ -93,14 +92,38 @@ pub fn plan(
         plan.prepend
             .extend(["-cxx-isystem".into(), headers.into_os_string()]);
     }
+    let types = invocation.compiles && !options.no_pass && !options.no_types;
+    if types {
+        // For preprocessing, too: headers ask whether there is `__declspec(allocator)`.
+        plan.prepend.extend(["-Xclang".into(), "-fdeclspec".into()]);
+    }
     if invocation.generates_code() && !options.no_pass {
         let pass = Component::Pass(libraries.llvm).find_in(&libraries.dir)?;
         plan.prepend.push(joined("-fpass-plugin=", &pass));
+        if types {
+            plan.prepend.extend(debug_information(invocation.debug));
+        }
     }
     if invocation.stop == Stop::Link {
         link(invocation, options, libraries, &mut plan)?;
     }
     Ok(plan)
+}
+
+/// Asks clang for the types that allocations have, and tells the pass what of this debug information the user did not ask
+/// for: it removes that after reading it, so that the rest of the compilation is the same as without.
+fn debug_information(asked: Debug) -> Vec<OsString> {
+    // Given to the compiler proper, where the last one counts: the user's -g0 or -g1 must not take the types away.
+    let mut args: Vec<&str> = vec!["-Xclang", "-debug-info-kind=standalone"];
+    let strip = match asked {
+        Debug::Off => "vernal-strip",
+        Debug::Lines => "vernal-strip-types",
+        Debug::Full => "",
+    };
+    if !strip.is_empty() {
+        args.extend(["-Xclang", "-dwarf-debug-flags", "-Xclang", strip]);
+    }
+    args.into_iter().map(OsString::from).collect()
 }
 
 fn link(
@@ -214,7 +237,9 @@ mod tests {
         }
     }
 
-    const PASS: &str = "-fpass-plugin=DIR/libvernal_pass_22.so";
+    const DECLSPEC: &str = "-Xclang -fdeclspec";
+    const PASS: &str = "-Xclang -fdeclspec -fpass-plugin=DIR/libvernal_pass_22.so \
+        -Xclang -debug-info-kind=standalone -Xclang -dwarf-debug-flags -Xclang vernal-strip";
     const LIBRARY: &str =
         "-LDIR -Wl,--push-state,--no-as-needed,-lvernal,--pop-state -Xlinker -rpath -Xlinker DIR";
     const LTO: &str = "-fuse-ld=lld -Wl,--load-pass-plugin=DIR/libvernal_pass_22.so";
@@ -225,8 +250,11 @@ mod tests {
         for (line, added) in [
             ("--version", String::new()),
             ("-v", String::new()),
-            ("-E a.c", String::new()),
-            ("-E a.cc", "-cxx-isystem DIR/include-cxx".into()),
+            ("-E a.c", DECLSPEC.into()),
+            (
+                "-E a.cc",
+                format!("-cxx-isystem DIR/include-cxx {DECLSPEC}"),
+            ),
             ("-c a.s", String::new()),
             ("-c a.c", PASS.into()),
             ("-c -flto a.c", PASS.into()),
@@ -268,6 +296,35 @@ mod tests {
         assert_eq!(
             f.added_with("a.c", options),
             "-LDIR -Wl,--push-state,--no-as-needed,-lvernal,--pop-state"
+        );
+    }
+
+    #[test]
+    fn debug_information_that_was_not_asked_for_is_removed() {
+        let f = Fixture::new();
+        for (line, strip) in [
+            ("-c a.c", Some("vernal-strip")),
+            ("-g -g0 -c a.c", Some("vernal-strip")),
+            ("-gline-tables-only -c a.c", Some("vernal-strip-types")),
+            ("-g1 -gdwarf-4 -c a.c", Some("vernal-strip-types")),
+            ("-Rpass=inline -c a.c", Some("vernal-strip-types")),
+            ("-g -c a.c", None),
+            ("-g1 -ggdb3 -c a.c", None),
+            ("-gdwarf-4 -c a.c", None),
+        ] {
+            let added = f.added(line);
+            let flags = "-Xclang -dwarf-debug-flags -Xclang ";
+            let found = added.split_once(flags).map(|a| a.1);
+            assert_eq!(found, strip, "{line}: {added}");
+            assert!(added.contains("-debug-info-kind=standalone"), "{line}");
+        }
+        let options = Options {
+            no_types: true,
+            ..Options::default()
+        };
+        assert_eq!(
+            f.added_with("-c a.c", options),
+            "-fpass-plugin=DIR/libvernal_pass_22.so"
         );
     }
 

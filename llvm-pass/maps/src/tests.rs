@@ -1,0 +1,1 @@
+//! Tests over hand-made debug information.
