@@ -8,6 +8,7 @@ use vernal_sys::Media;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::choices::{Choices, Effort};
+use crate::direct::DirectLife;
 use crate::frontier::Frontier;
 use crate::world::{Image, Op, SharedWorld, SimMedia, World};
 
@@ -40,6 +41,8 @@ pub struct Trace {
     pub files: Vec<FilePlace>,
     /// The committed states.
     pub oracle: Oracle,
+    /// How a crash state is recovered, where not by recovering `files`.
+    pub direct: Option<DirectLife>,
 }
 
 /// What an exploration does.
@@ -258,13 +261,19 @@ impl Explorer<'_> {
             (world.log.len(), world.arena.len())
         };
         let fail = |what: String| (self.plan.depth - depth, what);
-        recover_all(&self.world, &self.trace.files).map_err(fail)?;
+        match &self.trace.direct {
+            None => recover_all(&self.world, &self.trace.files).map_err(fail)?,
+            Some(life) => life.recover(&self.world).map_err(fail)?,
+        }
         self.check().map_err(fail)?;
         if depth == 0 {
             self.world.borrow_mut().roll_back(mark, bytes);
             return Ok(());
         }
-        self.check_deletable().map_err(fail)?;
+        match &self.trace.direct {
+            None => self.check_deletable().map_err(fail)?,
+            Some(life) => life.check_idle(&self.world).map_err(fail)?,
+        }
         // The recovery's own trace.
         let (log, arena) = {
             let mut world = self.world.borrow_mut();
@@ -346,10 +355,13 @@ impl Explorer<'_> {
         let snapshots = &self.trace.oracle.snapshots;
         let files = &self.trace.files;
         let is = |snapshot: &Vec<Vec<u8>>| {
-            files
-                .iter()
-                .zip(snapshot)
-                .all(|(f, want)| world.content(f.home) == want)
+            files.iter().zip(snapshot).all(|(f, want)| {
+                let found = world.content(f.home);
+                match &self.trace.direct {
+                    Some(life) => life.same(found, want),
+                    None => found == want,
+                }
+            })
         };
         if snapshots[self.oldest..=self.newest].iter().any(is) {
             return Ok(());

@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 pub mod choices;
+pub mod direct;
 pub mod explore;
 pub mod frontier;
 pub mod litmus;

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
+use vernal_crash::direct::scenarios::{DIRECT_SCENARIOS, DirectScenario};
 use vernal_crash::litmus::{Protocol, Size, search};
 use vernal_crash::mutants::{self, Fate, Mutant, Nursery, workspace_root};
-use vernal_crash::run::{Depth, Options, run};
+use vernal_crash::run::{Depth, Options, Outcome, run, run_trace};
 use vernal_crash::scenarios::{SCENARIOS, Scenario};
 use vernal_crash::world::Geometry;
 
@@ -92,11 +93,44 @@ fn main() -> ExitCode {
     }
 }
 
+/// A life of either kind.
+#[derive(Clone, Copy)]
+enum Life {
+    Journal(&'static Scenario),
+    Direct(&'static DirectScenario),
+}
+
+impl Life {
+    fn all() -> impl Iterator<Item = Life> {
+        let journal = SCENARIOS.iter().map(Life::Journal);
+        journal.chain(DIRECT_SCENARIOS.iter().map(Life::Direct))
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Life::Journal(s) => s.name,
+            Life::Direct(s) => s.name,
+        }
+    }
+
+    /// Direct pools are on byte-addressable media only.
+    fn runs_on(self, geometry: Geometry) -> bool {
+        matches!(self, Life::Journal(_)) || geometry == Geometry::DAX
+    }
+
+    fn run(self, geometry: Geometry, options: &Options) -> Result<Outcome, String> {
+        match self {
+            Life::Journal(s) => run(s, geometry, options),
+            Life::Direct(s) => run_trace(s.name, &s.trace(options.seed)?, geometry, options),
+        }
+    }
+}
+
 fn enumerate(args: &Enumerate) -> Result<(), String> {
-    let scenarios: Vec<&Scenario> = match &args.scenario {
-        None => SCENARIOS.iter().collect(),
-        Some(name) => vec![Scenario::by_name(name).ok_or_else(|| {
-            let names: Vec<_> = SCENARIOS.iter().map(|s| s.name).collect();
+    let lives: Vec<Life> = match &args.scenario {
+        None => Life::all().collect(),
+        Some(name) => vec![Life::all().find(|l| l.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Life::all().map(|l| l.name()).collect();
             format!(
                 "no scenario is called {name}; there are {}",
                 names.join(", ")
@@ -132,12 +166,12 @@ fn enumerate(args: &Enumerate) -> Result<(), String> {
         );
     }
     let (mut states, mut nested, mut seconds) = (0, 0, 0.0);
-    for scenario in scenarios {
-        for &geometry in &media {
-            let outcome = run(scenario, geometry, &options)?;
+    for life in lives {
+        for &geometry in media.iter().filter(|g| life.runs_on(**g)) {
+            let outcome = life.run(geometry, &options)?;
             let t = outcome.totals;
             let row = Row {
-                scenario: scenario.name,
+                scenario: life.name(),
                 media: geometry.name(),
                 seed: args.seed,
                 events: t.events,

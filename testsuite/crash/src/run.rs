@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::choices::Effort;
-use crate::explore::{Plan, Totals, Violation, explore};
+use crate::explore::{Plan, Totals, Trace, Violation, explore};
 use crate::scenarios::Scenario;
 use crate::world::Geometry;
 
@@ -88,14 +88,21 @@ fn plan(options: &Options) -> Plan {
 /// Lives a scenario and explores its crash states.
 pub fn run(scenario: &Scenario, geometry: Geometry, options: &Options) -> Result<Outcome, String> {
     let trace = scenario.trace(geometry, options.seed)?;
+    run_trace(scenario.name, &trace, geometry, options)
+}
+
+/// Explores the crash states of a life.
+pub fn run_trace(
+    name: &str,
+    trace: &Trace,
+    geometry: Geometry,
+    options: &Options,
+) -> Result<Outcome, String> {
     let begun = Instant::now();
     let plan = plan(options);
     let results: Vec<Result<Totals, Violation>> = std::thread::scope(|scope| {
         let handles: Vec<_> = (0..options.threads)
-            .map(|share| {
-                let trace = &trace;
-                scope.spawn(move || explore(trace, Plan { share, ..plan }))
-            })
+            .map(|share| scope.spawn(move || explore(trace, Plan { share, ..plan })))
             .collect();
         handles
             .into_iter()
@@ -104,7 +111,7 @@ pub fn run(scenario: &Scenario, geometry: Geometry, options: &Options) -> Result
     });
     let mut totals = Totals::default();
     for result in results {
-        totals.add(&result.map_err(|v| explain(scenario, geometry, options, &v))?);
+        totals.add(&result.map_err(|v| explain(name, geometry, options, &v))?);
     }
     Ok(Outcome {
         totals,
@@ -112,7 +119,7 @@ pub fn run(scenario: &Scenario, geometry: Geometry, options: &Options) -> Result
     })
 }
 
-fn explain(scenario: &Scenario, geometry: Geometry, options: &Options, v: &Violation) -> String {
+fn explain(name: &str, geometry: Geometry, options: &Options, v: &Violation) -> String {
     let quick = if options.depth == Depth::Quick {
         " --quick"
     } else {
@@ -121,13 +128,13 @@ fn explain(scenario: &Scenario, geometry: Geometry, options: &Options, v: &Viola
     format!(
         "{} on {}: event {}, crash depth {}: {}\n  values of the uncertain atoms: {}\n  replay: cargo run -p vernal-crash \
          --release -- enumerate --scenario {} --media {} --seed {} --event {}{quick}",
-        scenario.name,
+        name,
         geometry.name(),
         v.event,
         v.depth,
         v.what,
         v.choice,
-        scenario.name,
+        name,
         geometry.name(),
         options.seed,
         v.event,

@@ -358,6 +358,7 @@ impl Session {
             arena: world.arena.clone(),
             files,
             oracle: self.oracle,
+            direct: None,
         }
     }
 }

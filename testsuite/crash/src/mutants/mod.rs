@@ -4,6 +4,7 @@
 //! that each mutant's text is still found in the source, so that the table cannot rot unseen.
 
 mod compiler;
+mod direct;
 mod runtime;
 mod table;
 
@@ -13,11 +14,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Every mutant: of the journal and its formats, of the runtime, of the compiler pass.
+/// Every mutant: of the journal and its formats, of the direct mode, of the runtime, of the compiler pass.
 pub fn all() -> impl Iterator<Item = &'static Mutant> {
-    [table::MUTANTS, runtime::MUTANTS, compiler::MUTANTS]
-        .into_iter()
-        .flatten()
+    [
+        table::MUTANTS,
+        direct::MUTANTS,
+        runtime::MUTANTS,
+        compiler::MUTANTS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// One change of a source file.
@@ -45,11 +51,12 @@ pub struct Mutant {
 /// Longest that a mutant's test may run; one that hangs is caught too.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 /// What is copied of the workspace.
-const COPIED: [&str; 8] = [
+const COPIED: [&str; 9] = [
     "Cargo.toml",
     "Cargo.lock",
     ".cargo",
     "runtime",
+    "puddled",
     "llvm-pass",
     "tools",
     "testsuite",
