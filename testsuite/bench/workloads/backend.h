@@ -134,7 +134,7 @@ void system_commit(void) {
 }
 
 void system_close(void) {
-  if (munmap(backend_arena, backend_bytes) != 0)
+  if (backend_arena && munmap(backend_arena, backend_bytes) != 0)
     bench_fail("munmap", strerror(errno));
 }
 
