@@ -133,16 +133,15 @@ class List {
   }
   show(total, top) {
     this.total = total;
-    const tall = total * ROW;
-    this.scale = tall > TALLEST ? tall / TALLEST : 1;
-    this.floor.style.height = Math.min(tall, TALLEST) + "px";
-    if (top !== undefined) this.box.scrollTop = top * ROW / this.scale;
+    this.floor.style.height = Math.min(total * ROW, TALLEST) + "px";
+    if (top !== undefined) this.box.scrollTop = top;
     this.paint();
   }
   paint() {
-    const top = this.box.scrollTop, high = this.box.clientHeight;
-    const first = Math.max(0, Math.floor(top * this.scale / ROW)), last = Math.min(this.total, first + Math.ceil(high / ROW) + 1);
-    const shift = this.scale > 1 ? top - first * ROW : 0;
+    const top = this.box.scrollTop, high = this.box.clientHeight, tall = this.total * ROW;
+    const scale = tall > TALLEST ? (tall - high) / (TALLEST - high) : 1;
+    const first = Math.max(0, Math.floor(top * scale / ROW)), last = Math.min(this.total, first + Math.ceil(high / ROW) + 1);
+    const shift = scale > 1 ? top - Math.floor(top * scale) : 0;
     const rows = [];
     for (let i = first; i < last; i++) {
       const row = this.draw(i);
@@ -325,11 +324,12 @@ function search(query) {
     what = `of a type like “${query}”`;
     if (!found.length && !Number.isNaN(literal(query))) { found = searchField("", "=", query); what = `with a field that is ${query}`; }
   }
-  setHits(found, `${count(hitCount())} object${hitCount() === 1 ? "" : "s"} ${what}`);
+  const n = found ? found.length : meta.objects;
+  setHits(found, `${count(n)} object${n === 1 ? "" : "s"} ${what}`);
   $("status").textContent = `Searched ${count(meta.objects)} objects in ${Math.round(performance.now() - began)} ms.`;
   show("objects");
   if (found && found.length === 1) focus(found[0], true);
-  return hitCount();
+  return n;
 }
 
 function searchField(name, op, text) {
