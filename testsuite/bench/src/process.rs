@@ -131,6 +131,12 @@ impl Process {
         }
     }
 
+    /// Kills the process where it stands.
+    pub fn kill(mut self) -> Result<()> {
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        killed.map(|_| ()).map_err(|e| self.failure(&e.to_string()))
+    }
+
     fn send(&mut self, line: &[u8], body: &[u8]) -> Result<()> {
         let sent = match &mut self.input {
             Some(pipe) => pipe

@@ -2,6 +2,7 @@
 
 mod aggregation;
 mod micro;
+mod moving;
 mod table;
 
 use crate::compile::{Toolbox, system_name};
@@ -26,6 +27,12 @@ pub enum Part {
     Threads,
     /// Copies of one structure from 200 sensor nodes (figure 3.14)
     Aggregation,
+    /// Rewriting the pointers of a clone
+    Relocation,
+    /// Export against a plain copy; import to the first access
+    Archives,
+    /// Opening after a process was killed in a transaction
+    Recovery,
 }
 
 /// What all parts share.
@@ -74,14 +81,16 @@ pub fn run(options: &Puddles) -> Result<bool> {
         cpus,
         table: Table::create(&out.join("puddles-parts-raw.jsonl"), &machine)?,
     };
-    for part in [Part::Primitives, Part::Threads, Part::Aggregation] {
-        if parts.contains(&part) {
-            match part {
-                Part::Primitives => micro::primitives(&mut bench)?,
-                Part::Threads => micro::threads(&mut bench)?,
-                Part::Aggregation => aggregation::run(&mut bench)?,
-                Part::Structures => {}
-            }
+    for part in &parts {
+        match part {
+            Part::Primitives => micro::primitives(&mut bench)?,
+            Part::Threads => micro::threads(&mut bench)?,
+            Part::Aggregation => aggregation::run(&mut bench)?,
+            Part::Relocation => moving::relocation(&mut bench)?,
+            Part::Archives => moving::archives(&mut bench)?,
+            Part::Recovery => moving::recovery(&mut bench)?,
+            // Its own harness, below.
+            Part::Structures => {}
         }
     }
     let text = bench.table.text(&machine);

@@ -38,10 +38,22 @@ pub struct Floor {
     pub least: f64,
 }
 
+/// A time that a median must not exceed.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    /// The part of the benchmark.
+    pub part: &'static str,
+    /// The row of it.
+    pub row: String,
+    /// Nanoseconds.
+    pub most_ns: f64,
+}
+
 /// All samples of a run, in nanoseconds.
 pub struct Table {
     samples: BTreeMap<Key, Vec<f64>>,
     floors: Vec<Floor>,
+    limits: Vec<Limit>,
     /// What could not be measured, and why.
     pub skipped: Vec<String>,
     raw: File,
@@ -54,6 +66,7 @@ impl Table {
         let mut table = Self {
             samples: BTreeMap::new(),
             floors: Vec::new(),
+            limits: Vec::new(),
             skipped: Vec::new(),
             raw: file,
         };
@@ -77,6 +90,11 @@ impl Table {
     /// Adds a floor to judge.
     pub fn floor(&mut self, floor: Floor) {
         self.floors.push(floor);
+    }
+
+    /// Adds a limit to judge.
+    pub fn limit(&mut self, limit: Limit) {
+        self.limits.push(limit);
     }
 
     /// Notes that a system could not take part.
@@ -145,6 +163,21 @@ impl Table {
                 system_name(floor.slower),
                 system_name(floor.faster),
                 floor.least
+            );
+        }
+        for limit in &self.limits {
+            let Some(median) = self.median(limit.part, &limit.row, System::Pool) else {
+                continue;
+            };
+            let holds = median <= limit.most_ns;
+            lost += usize::from(!holds);
+            let _ = writeln!(
+                text,
+                "{}  {}: {}  (at most {})",
+                if holds { "PASS" } else { "LOST" },
+                limit.row,
+                duration(median),
+                duration(limit.most_ns)
             );
         }
         let _ = writeln!(text, "{lost} lost");
