@@ -13,6 +13,8 @@ mod heap;
 mod memory;
 mod object_set;
 mod space;
+pub mod types;
+pub mod walk;
 
 pub use cache::ThreadCache;
 pub use error::HeapError;

@@ -1,0 +1,111 @@
+//! Pointers that lead out of the pool, or to nothing in it: what an export lists before it refuses.
+
+use super::plan::{Plans, Window};
+use crate::{Object, ObjectSpace};
+use std::sync::atomic::Ordering;
+use vernal_format::types::FieldKind;
+
+/// The memory of a pool's objects, as ranges.
+#[derive(Debug, Clone, Default)]
+pub struct PoolRanges {
+    ranges: Vec<(u64, u64)>,
+}
+
+impl PoolRanges {
+    /// The chunks of a pool, adjacent ones as one range.
+    pub fn of<S: ObjectSpace + ?Sized>(space: &S) -> PoolRanges {
+        let mut ranges: Vec<(u64, u64)> = (0..space.chunk_count())
+            .filter_map(|chunk| space.chunk_range(chunk))
+            .collect();
+        ranges.sort_unstable();
+        ranges.dedup_by(|b, a| {
+            let joined = b.0 <= a.1;
+            if joined {
+                a.1 = a.1.max(b.1);
+            }
+            joined
+        });
+        PoolRanges { ranges }
+    }
+
+    /// Whether `value` lies in the pool or is the end of a range.
+    #[inline]
+    pub fn contains(&self, value: u64) -> bool {
+        let at = self.ranges.partition_point(|r| r.0 <= value);
+        at.checked_sub(1)
+            .and_then(|at| self.ranges.get(at))
+            .is_some_and(|r| value <= r.1)
+    }
+}
+
+/// A pointer that leads out of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finding {
+    /// The object that holds it.
+    pub object: Object,
+    /// Where it lies.
+    pub addr: u64,
+    /// Its value.
+    pub value: u64,
+    /// Index of its field in the type's descriptor.
+    pub field: u32,
+    /// Whether it points to code: a function or a vtable. Such values are bound to a process by nature.
+    pub kind: FieldKind,
+}
+
+impl Finding {
+    /// `type.field`, with the element's index: `table.slot[3].key`.
+    pub fn name<S: ObjectSpace + ?Sized>(&self, space: &S) -> String {
+        let desc = space.type_desc(self.object.type_index);
+        let place = super::path::place_name(desc, self.addr.wrapping_sub(self.object.addr));
+        match desc {
+            Some(desc) if place.starts_with('[') => format!("{}{place}", desc.name()),
+            Some(desc) => format!("{}.{place}", desc.name()),
+            None => place,
+        }
+    }
+}
+
+/// Calls `f` with each address of `chunk` that is not null and not an address of the pool, until `f` returns `false`.
+/// Functions and vtables are among them if `code` says so.
+pub fn scan_external<S: ObjectSpace + ?Sized>(
+    space: &S,
+    plans: &Plans,
+    ranges: &PoolRanges,
+    chunk: usize,
+    code: bool,
+    f: &mut dyn FnMut(Finding) -> bool,
+) {
+    let Some((start, end)) = space.chunk_range(chunk) else {
+        return;
+    };
+    let window = Window { start, end };
+    let count = usize::try_from(end.saturating_sub(start) / 8).unwrap_or(0);
+    let Some(words) = space.words(start, count) else {
+        return;
+    };
+    space.for_each_overlapping(chunk, &mut |object| {
+        let Some(plan) = plans.get(object.type_index) else {
+            return true;
+        };
+        let mut more = true;
+        let mut look = |word: usize, run: &super::plan::Run| {
+            let value = words.get(word).map_or(0, |w| w.load(Ordering::Relaxed));
+            let outside = value != 0 && !ranges.contains(value);
+            if more && outside {
+                more = f(Finding {
+                    object,
+                    addr: start + word as u64 * 8,
+                    value,
+                    field: run.field,
+                    kind: run.kind,
+                });
+            }
+        };
+        plan.pointers(&object, window, &mut look);
+        if code && plan.is_bound() {
+            plan.bound(&object, window, &mut look);
+        }
+        more
+    });
+}
