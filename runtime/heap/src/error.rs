@@ -57,6 +57,20 @@ pub enum HeapError {
         /// Its value.
         value: u64,
     },
+    /// A structure cannot be read.
+    #[error("{why} (at {addr:#x})")]
+    Format {
+        /// Where it lies.
+        addr: u64,
+        /// What is wrong.
+        why: String,
+    },
+    /// A pool cannot be called that.
+    #[error("{label:?} cannot be the name of a pool: use at most 63 bytes without a zero byte")]
+    Label {
+        /// The name.
+        label: String,
+    },
     /// Memory that belongs to the pool is not mapped.
     #[error("{len} bytes at {addr:#x} are not mapped: open all puddles of the pool")]
     Unmapped {

@@ -1,265 +1,382 @@
-//! The heap of a pool.
+//! The heap of a pool: what a process keeps of it, and the lock under which pages change hands.
 
-use std::sync::atomic::AtomicU64;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vernal_format::Uuid;
+use vernal_abi::puddle::{CHUNK_SIZE, MAX_PUDDLES};
+use vernal_format::puddle::{CHUNK_PAGES, CLASSES, Extent, PAGE_SHIFT, PageDesc, PoolHead};
 use vernal_format::types::TypeDesc;
 
-use crate::{HeapError, Object, ObjectSet, ObjectSpace, PoolMemory, ThreadCache};
-
-/// A puddle as it is mapped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mapped {
-    /// Its identity.
-    pub uuid: Uuid,
-    /// Where it is mapped.
-    pub addr: u64,
-    /// Its bytes.
-    pub size: u64,
-}
-
-/// What a new pool is called.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolIdentity {
-    /// The pool's identity.
-    pub uuid: Uuid,
-    /// Its name, at most 63 bytes.
-    pub label: String,
-    /// Whether the pool is changed in place.
-    pub direct: bool,
-}
-
-/// A puddle as the pool's directory has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DirectoryEntry {
-    /// Its place in the directory; 0 is the root puddle.
-    pub slot: usize,
-    /// Its identity.
-    pub uuid: Uuid,
-    /// Its bytes.
-    pub size: u64,
-    /// The address for which pointers of the current epoch are valid.
-    pub current: u64,
-    /// The address for which pointers of the epoch before are valid.
-    pub previous: u64,
-}
-
-/// Something that `check` found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Where.
-    pub addr: u64,
-    /// What.
-    pub what: String,
-    /// Whether the heap works on, only wasting memory.
-    pub harmless: bool,
-}
-
-/// Objects of one type.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TypeUse {
-    /// Objects.
-    pub objects: u64,
-    /// Their usable bytes.
-    pub bytes: u64,
-}
-
-/// What `check` found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CheckReport {
-    /// Problems, at most 1000.
-    pub problems: Vec<Problem>,
-    /// Problems beyond those listed.
-    pub more_problems: u64,
-    /// By type index.
-    pub types: Vec<(u32, TypeUse)>,
-    /// All objects.
-    pub objects: u64,
-    /// Bytes of objects.
-    pub used: u64,
-    /// Bytes of free pages and free slots.
-    pub free: u64,
-    /// Bytes of free pages in the largest free block.
-    pub largest_free: u64,
-    /// Bytes of headers, slab headers and rounding.
-    pub overhead: u64,
-    /// Bytes of all puddles.
-    pub total: u64,
-}
+use crate::batch::Batch;
+use crate::block::{self, Block, Kind, find_block, find_object, slab_header, walk_blocks};
+use crate::cache::{Orphans, key_of};
+use crate::pages::Pages;
+use crate::puddles::Puddles;
+use crate::type_table::TypeTable;
+use crate::{HeapError, Mapped, Object, ObjectSpace, PoolMemory, ThreadCache};
 
 /// The heap of a pool.
+///
+/// Allocating and freeing are safe from several threads. While [`restored`](Self::restored), [`check`](Self::check) and
+/// [`reset_caches`](Self::reset_caches) run, no other thread may be inside the heap.
 #[derive(Debug)]
 pub struct Heap<M: PoolMemory> {
-    mem: M,
+    pub(crate) mem: M,
+    /// Tells the caches of one heap from those of another.
+    pub(crate) id: u64,
+    pub(crate) head: PoolHead,
+    pub(crate) puddles: Puddles,
+    /// Counts aborts. A cache that has seen fewer gives its spans back.
+    pub(crate) generation: AtomicU64,
+    orphans: Orphans,
+    pub(crate) slow: Mutex<Slow>,
+    pub(crate) types: TypeTable,
 }
 
-#[allow(unused_variables)]
+/// What is reached under the lock.
+#[derive(Debug)]
+pub(crate) struct Slow {
+    /// By slot.
+    pub pages: Vec<Option<Pages>>,
+    /// Spans with free slots that nobody owns, by size class and type.
+    pub partial: HashMap<u64, BTreeSet<u64>>,
+    pub batch: Batch,
+    /// Every puddle that was ever given: an abort can bring one back.
+    pub known: Vec<Mapped>,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+pub(crate) fn damaged(what: &'static str, addr: u64, value: u64) -> HeapError {
+    HeapError::Damaged { what, addr, value }
+}
+
 impl<M: PoolMemory> Heap<M> {
-    /// Writes an empty heap into the zeroed puddle `root`, which becomes the root puddle of a new pool.
-    pub fn format_root(mem: &M, root: Mapped, id: &PoolIdentity) -> Result<(), HeapError> {
-        unimplemented!()
+    pub(crate) fn new(mem: M, head: PoolHead, known: Vec<Mapped>) -> Self {
+        Heap {
+            mem,
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            head,
+            puddles: Puddles::new(),
+            generation: AtomicU64::new(1),
+            orphans: Arc::default(),
+            slow: Mutex::new(Slow {
+                pages: (0..MAX_PUDDLES).map(|_| None).collect(),
+                partial: HashMap::new(),
+                batch: Batch::default(),
+                known,
+            }),
+            types: TypeTable::new(),
+        }
     }
-    /// Opens the pool whose root puddle is `puddles[0]`. All puddles of its directory must be given.
-    pub fn open(mem: M, puddles: &[Mapped]) -> Result<Self, HeapError> {
-        unimplemented!()
-    }
-    /// The directory of the pool with this root puddle, without opening it: which puddles to map.
-    pub fn read_directory(mem: &M, root: Mapped) -> Result<Vec<DirectoryEntry>, HeapError> {
-        unimplemented!()
-    }
+
     /// The memory.
     pub fn memory(&self) -> &M {
         &self.mem
     }
-    /// Who the pool is.
-    pub fn identity(&self) -> PoolIdentity {
-        unimplemented!()
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Slow> {
+        // A panic under the lock leaves an index that is compared with the descriptors before it is believed.
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// The puddles.
-    pub fn directory(&self) -> Vec<DirectoryEntry> {
-        unimplemented!()
-    }
-    /// Formats the zeroed puddle and makes it part of the pool.
-    pub fn add_puddle(&self, puddle: Mapped) -> Result<(), HeapError> {
-        unimplemented!()
-    }
-    /// Takes an empty puddle out of the pool.
-    pub fn remove_puddle(&self, uuid: Uuid) -> Result<(), HeapError> {
-        unimplemented!()
-    }
-    /// Puddles that `remove_puddle` would take.
-    pub fn empty_puddles(&self) -> Vec<Uuid> {
-        unimplemented!()
-    }
-    /// Smallest puddle in which an object of `size` bytes fits.
-    pub fn puddle_size_for(size: u64) -> Result<u64, HeapError> {
-        unimplemented!()
-    }
+
     /// A cache for the calling thread.
     pub fn thread_cache(&self) -> ThreadCache {
-        unimplemented!()
+        let generation = self.generation.load(SeqCst);
+        ThreadCache::new(self.id, generation, Arc::clone(&self.orphans))
     }
-    /// Allocates `size` zeroed bytes.
-    pub fn alloc(
+
+    pub(crate) fn drain_orphans(&self, slow: &mut Slow) -> Result<(), HeapError> {
+        let spans = {
+            let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *orphans)
+        };
+        for (generation, span) in spans {
+            self.release_span(slow, generation, span)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a span back that a cache with this generation owned.
+    pub(crate) fn release_span(
         &self,
-        cache: &mut ThreadCache,
-        size: u64,
-        align: u64,
-        type_index: u32,
-    ) -> Result<u64, HeapError> {
-        unimplemented!()
-    }
-    /// Frees the object at `addr`.
-    pub fn free(&self, addr: u64) -> Result<(), HeapError> {
-        unimplemented!()
-    }
-    /// The object that begins at `addr`: what `free` would check, without freeing (direct pools free at commit).
-    pub fn object_exact(&self, addr: u64) -> Result<Object, HeapError> {
-        unimplemented!()
-    }
-    /// Changes the size where the object lies; `false` when it has to move.
-    pub fn resize_in_place(&self, addr: u64, size: u64) -> Result<bool, HeapError> {
-        unimplemented!()
-    }
-    /// Changes the size of an object; its address may change. Bytes that are new are zero.
-    pub fn realloc(&self, cache: &mut ThreadCache, addr: u64, size: u64) -> Result<u64, HeapError> {
-        unimplemented!()
-    }
-    /// Makes the object at `addr` the root object; 0: none.
-    pub fn set_root(&self, addr: u64) -> Result<(), HeapError> {
-        unimplemented!()
-    }
-    /// The type with this descriptor, taken into the type table if it is new.
-    pub fn intern_type(&self, cache: &mut ThreadCache, blob: &[u8]) -> Result<u32, HeapError> {
-        unimplemented!()
-    }
-    /// The index of the type with this id.
-    pub fn find_type(&self, id: u64) -> Option<u32> {
-        unimplemented!()
-    }
-    /// Entries of the type table are `TYPE_FIRST..type_end()`.
-    pub fn type_end(&self) -> u32 {
-        unimplemented!()
-    }
-    /// The descriptor as it was interned.
-    pub fn type_blob(&self, index: u32) -> Option<Vec<u8>> {
-        unimplemented!()
-    }
-    /// The binding record: an object whose content the pool layer defines; 0: none.
-    pub fn binding_record(&self) -> u64 {
-        unimplemented!()
-    }
-    /// Sets the binding record.
-    pub fn set_binding_record(&self, addr: u64) -> Result<(), HeapError> {
-        unimplemented!()
-    }
-    /// The pool's address epoch and binding epoch.
-    pub fn epochs(&self) -> (u64, u64) {
-        unimplemented!()
-    }
-    /// Starts a new address epoch: each puddle's previous address is what current was, current is where it is mapped now.
-    pub fn begin_address_epoch(&self) -> Result<u64, HeapError> {
-        unimplemented!()
-    }
-    /// Starts a new binding epoch.
-    pub fn begin_binding_epoch(&self) -> Result<u64, HeapError> {
-        unimplemented!()
-    }
-    /// The epochs for which the pointers and process-bound values of a chunk (numbered as in `ObjectSpace`) are valid.
-    pub fn chunk_epochs(&self, chunk: usize) -> Option<(u64, u64)> {
-        unimplemented!()
-    }
-    /// Sets them.
-    pub fn set_chunk_epochs(
-        &self,
-        chunk: usize,
-        address: u64,
-        binding: u64,
+        slow: &mut Slow,
+        generation: u64,
+        span: u64,
     ) -> Result<(), HeapError> {
-        unimplemented!()
+        let Some((slot, ext)) = self.puddles.locate(span) else {
+            return Ok(());
+        };
+        let page = ext.page_of(span);
+        if self.puddles.restored(slot, page / CHUNK_PAGES) > generation {
+            // An abort took the span away; who owns it now, or what lies there, is not this cache's business.
+            return Ok(());
+        }
+        self.puddles.set_owned(slot, page, false);
+        self.place_span(slow, slot, ext, page)
     }
-    /// `len` bytes at `addr` were set back to earlier values by an abort. No other thread is inside the heap.
+
+    /// Puts an unowned span where it belongs: free pages, the spans with free slots, or nowhere when it is full.
+    pub(crate) fn place_span(
+        &self,
+        slow: &mut Slow,
+        slot: usize,
+        ext: Extent,
+        page: u64,
+    ) -> Result<(), HeapError> {
+        let block = find_block(&self.mem, ext, page)?;
+        let Kind::Slab {
+            class: index,
+            hint,
+            type_index,
+        } = block.kind
+        else {
+            return Ok(());
+        };
+        if block.page != page || self.puddles.is_owned(slot, page) {
+            return Ok(());
+        }
+        let Some(class) = CLASSES.get(index) else {
+            return Ok(());
+        };
+        let span = ext.page_addr(page);
+        let bitmap = slab_header(&self.mem, span, class, type_index)?;
+        let key = key_of(index, type_index);
+        if bitmap.iter().all(|w| w.load(SeqCst) == 0) {
+            if let Some(spans) = slow.partial.get_mut(&key) {
+                spans.remove(&span);
+            }
+            return self.free_pages(slow, slot, &block);
+        }
+        let full = |bitmap: &[AtomicU64]| {
+            let mut words = bitmap.iter().zip(class.valid);
+            words.all(|(w, valid)| w.load(SeqCst) & valid == valid)
+        };
+        if full(bitmap) {
+            if let Some(spans) = slow.partial.get_mut(&key) {
+                spans.remove(&span);
+            }
+            if hint {
+                self.set_hint(slow, ext, &block, false)?;
+            }
+            // A slot that was freed before the hint went is seen here; one freed later is announced by who frees it,
+            // because that thread looks at the hint after it has changed the bitmap.
+            if full(bitmap) {
+                return Ok(());
+            }
+            self.set_hint(slow, ext, &block, true)?;
+        } else if !hint {
+            self.set_hint(slow, ext, &block, true)?;
+        }
+        slow.partial.entry(key).or_default().insert(span);
+        Ok(())
+    }
+
+    fn set_hint(
+        &self,
+        slow: &mut Slow,
+        ext: Extent,
+        block: &Block,
+        hint: bool,
+    ) -> Result<(), HeapError> {
+        if let Kind::Slab {
+            class, type_index, ..
+        } = block.kind
+        {
+            let desc = PageDesc::Slab {
+                class,
+                hint,
+                type_index,
+            };
+            slow.batch.desc(ext, block.page, desc);
+            let done = slow.batch.apply(&self.mem);
+            slow.batch.clear();
+            done?;
+        }
+        Ok(())
+    }
+
+    /// Makes the pages of a block free.
+    pub(crate) fn free_pages(
+        &self,
+        slow: &mut Slow,
+        slot: usize,
+        block: &Block,
+    ) -> Result<(), HeapError> {
+        self.with_pages(slow, slot, |mem, pages, batch| {
+            let ext = pages.ext;
+            batch.desc(ext, block.page, PageDesc::None);
+            if block.pages > 1 {
+                batch.desc(ext, block.page + 1, PageDesc::None);
+            }
+            pages.give(mem, batch, block.page, block.page + block.pages)
+        })
+    }
+
+    /// Prepares changes of a puddle's pages with `plan` and makes them, or none of them.
+    pub(crate) fn with_pages<R>(
+        &self,
+        slow: &mut Slow,
+        slot: usize,
+        plan: impl FnOnce(&M, &mut Pages, &mut Batch) -> Result<R, HeapError>,
+    ) -> Result<R, HeapError> {
+        let Slow { pages, batch, .. } = slow;
+        let Some(pages) = pages.get_mut(slot).and_then(Option::as_mut) else {
+            return Err(damaged("a puddle slot without a puddle", slot as u64, 0));
+        };
+        match plan(&self.mem, pages, batch) {
+            Ok(result) => pages.commit(&self.mem, batch).map(|()| result),
+            Err(e) => {
+                pages.cancel(batch);
+                Err(e)
+            }
+        }
+    }
+
+    /// Reads the descriptors of a puddle's chunks that were not read yet, all or until a span of `key` was found; `true`:
+    /// there may be more to read.
+    pub(crate) fn read_chunks(
+        &self,
+        slow: &mut Slow,
+        slot: usize,
+        key: Option<u64>,
+    ) -> Result<bool, HeapError> {
+        let Slow { pages, partial, .. } = slow;
+        let Some(pages) = pages.get_mut(slot).and_then(Option::as_mut) else {
+            return Ok(false);
+        };
+        let ext = pages.ext;
+        while let Some(chunk) = pages.next_unread() {
+            let range = chunk * CHUNK_PAGES..(chunk + 1) * CHUNK_PAGES;
+            walk_blocks(&self.mem, ext, range, false, &mut |block| {
+                match block.kind {
+                    Kind::Free { order } => pages.found(block.page, order),
+                    Kind::Slab {
+                        class,
+                        hint: true,
+                        type_index,
+                    } if !self.puddles.is_owned(slot, block.page) => {
+                        let spans = partial.entry(key_of(class, type_index)).or_default();
+                        spans.insert(ext.page_addr(block.page));
+                    }
+                    _ => {}
+                }
+                Ok(true)
+            })?;
+            pages.mark_read(chunk);
+            if key.is_some_and(|k| partial.get(&k).is_some_and(|s| !s.is_empty())) {
+                return Ok(pages.next_unread().is_some());
+            }
+        }
+        Ok(false)
+    }
+
+    /// `len` bytes at `addr` were set back to earlier values by an abort. Only chunk headers and the pool page matter; any
+    /// other range is ignored. No other thread is inside the heap.
     pub fn restored(&self, addr: u64, len: u64) {
-        unimplemented!()
+        let mut slow = self.lock();
+        let end = addr.saturating_add(len);
+        let mut puddles: Vec<(usize, Extent)> = Vec::new();
+        for (slot, pages) in slow.pages.iter().enumerate() {
+            puddles.extend(pages.as_ref().map(|p| (slot, p.ext)));
+        }
+        let mut generation = None;
+        for (slot, ext) in puddles {
+            let headers = ext.base..ext.page_addr(ext.first_page());
+            let from = addr.max(headers.start);
+            let to = end.min(headers.end);
+            if from < to {
+                let next = *generation
+                    .get_or_insert_with(|| self.generation.fetch_add(1, SeqCst).wrapping_add(1));
+                for chunk in ext.page_of(from)..=ext.page_of(to - 1) {
+                    self.forget_chunk(&mut slow, slot, ext, chunk, next);
+                }
+            }
+            let page = ext.page_addr(ext.first_page());
+            if slot == 0 && addr < page + (1 << PAGE_SHIFT) && end > page {
+                self.reload_pool_page(&mut slow);
+            }
+        }
     }
-    /// Validates everything. No other thread is inside the heap.
-    pub fn check(&self) -> CheckReport {
-        unimplemented!()
+
+    fn forget_chunk(&self, slow: &mut Slow, slot: usize, ext: Extent, chunk: u64, generation: u64) {
+        self.puddles.set_restored(slot, chunk, generation);
+        if let Some(pages) = slow.pages.get_mut(slot).and_then(Option::as_mut) {
+            pages.forget(chunk);
+        }
+        let start = ext.base + chunk * CHUNK_SIZE;
+        for spans in slow.partial.values_mut() {
+            spans.retain(|s| !(start..start + CHUNK_SIZE).contains(s));
+        }
     }
-    /// Objects that are not in `reachable` and not the pool's own.
-    pub fn leaks(&self, reachable: &ObjectSet) -> Vec<Object> {
-        unimplemented!()
+
+    /// Takes all spans away from all thread caches, wherever they are. No other thread is inside the heap.
+    pub fn reset_caches(&self) {
+        let mut slow = self.lock();
+        let generation = self.generation.fetch_add(1, SeqCst).wrapping_add(1);
+        let puddles: Vec<_> = self.puddles.iter().collect();
+        for (slot, ext) in puddles {
+            for chunk in 0..ext.chunks() {
+                self.forget_chunk(&mut slow, slot, ext, chunk, generation);
+            }
+        }
     }
-    /// Frees the leaks; returns how many objects and bytes.
-    pub fn reclaim(&self, reachable: &ObjectSet) -> Result<TypeUse, HeapError> {
-        unimplemented!()
+
+    /// The puddle of a chunk that is numbered through all puddles, and its number there.
+    pub(crate) fn chunk_place(&self, chunk: usize) -> Option<(usize, Extent, u64)> {
+        let mut chunk = chunk as u64;
+        for (slot, ext) in self.puddles.iter() {
+            match chunk.checked_sub(ext.chunks()) {
+                None => return Some((slot, ext, chunk)),
+                Some(rest) => chunk = rest,
+            }
+        }
+        None
     }
 }
 
-#[allow(unused_variables)]
 impl<M: PoolMemory> ObjectSpace for Heap<M> {
     fn object_at(&self, addr: u64) -> Option<Object> {
-        unimplemented!()
+        let (_, ext) = self.puddles.locate(addr)?;
+        find_object(&self.mem, ext, addr).ok().flatten()
     }
+
     fn chunk_count(&self) -> usize {
-        unimplemented!()
+        self.puddles
+            .iter()
+            .map(|(_, ext)| ext.chunks() as usize)
+            .sum()
     }
+
     fn chunk_range(&self, chunk: usize) -> Option<(u64, u64)> {
-        unimplemented!()
+        let (_, ext, chunk) = self.chunk_place(chunk)?;
+        let start = ext.base + chunk * CHUNK_SIZE;
+        Some((start, start + CHUNK_SIZE))
     }
+
     fn for_each_object(&self, chunk: usize, f: &mut dyn FnMut(Object) -> bool) {
-        unimplemented!()
+        if let Some((_, ext, chunk)) = self.chunk_place(chunk) {
+            // Damage ends the enumeration here; `check` reports it.
+            let _ = block::for_each_object_in(&self.mem, ext, chunk, false, f);
+        }
     }
+
     fn for_each_overlapping(&self, chunk: usize, f: &mut dyn FnMut(Object) -> bool) {
-        unimplemented!()
+        if let Some((_, ext, chunk)) = self.chunk_place(chunk) {
+            let _ = block::for_each_object_in(&self.mem, ext, chunk, true, f);
+        }
     }
+
     fn words(&self, addr: u64, count: usize) -> Option<&[AtomicU64]> {
         self.mem.words(addr, count)
     }
+
     fn type_desc(&self, index: u32) -> Option<&TypeDesc> {
-        unimplemented!()
+        self.types.get(index)
     }
+
     fn root(&self) -> Option<u64> {
-        unimplemented!()
+        self.root_place().ok().and_then(|p| self.puddles.address(p))
     }
 }

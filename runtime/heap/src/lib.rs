@@ -7,20 +7,32 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod alloc;
+mod batch;
+mod block;
 mod cache;
+mod check;
 mod error;
+mod free;
 mod heap;
 mod memory;
 mod object_set;
+mod pages;
+mod pool_page;
+mod puddles;
+mod report;
 mod space;
+mod type_table;
 pub mod types;
 pub mod walk;
 
+pub use block::{find_object, for_each_object_in};
 pub use cache::ThreadCache;
 pub use error::HeapError;
-pub use heap::{CheckReport, DirectoryEntry, Heap, Mapped, PoolIdentity, Problem, TypeUse};
+pub use heap::Heap;
 pub use memory::{OwnedMemory, PoolMemory};
 pub use object_set::ObjectSet;
+pub use report::{CheckReport, DirectoryEntry, Mapped, PoolIdentity, Problem, TypeUse};
 pub use space::{Object, ObjectSpace};
 
 /// Type index of memory whose type nobody named.
