@@ -13,7 +13,9 @@ pub mod os;
 pub mod pages;
 pub mod service;
 mod signal;
+mod words;
 
 pub use file::{FileMedia, create_like, reserve_space, sync_parent_dir};
 pub use mapped::{Backing, HomeView, JournalMedia, MappedMedia, RESERVE_CHUNK, probe_backing};
 pub use media::Media;
+pub use words::{WordMap, WordMode};
