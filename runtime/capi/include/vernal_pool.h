@@ -38,9 +38,12 @@ int vn_pool_close(vn_pool *pool);
 vn_pool *vn_pool_of(const void *obj);
 
 /* Under vernal-cc these carry the type of the object: the compiler fills in the last argument. */
-#if defined(__clang__) && __has_declspec_attribute(allocator)
+#if defined(__has_declspec_attribute)
+#if __has_declspec_attribute(allocator)
 #define VN_ALLOCATOR_ __declspec(allocator)
-#else
+#endif
+#endif
+#ifndef VN_ALLOCATOR_
 #define VN_ALLOCATOR_
 #endif
 VN_ALLOCATOR_ void *__vn_new(vn_pool *pool, size_t bytes, const struct vn_type *type);
@@ -57,10 +60,26 @@ static inline size_t vn_size_(size_t head, size_t count, size_t each) {
   return __builtin_mul_overflow(count, each, &body) || __builtin_add_overflow(head, body, &body) ? SIZE_MAX : body;
 }
 
+/* Annotations, for members whose types do not say where pointers are: declarations beside the member, without a place in
+ * the object. In C they stand behind all members that are initialised by position.
+ *   struct value { int kind; union { long number; char *text; } u; uintptr_t link; VN_ACTIVE(text); VN_TAGGED(link); };
+ * VN_ACTIVE(m): a union here that has a member `m` holds that one, or something that is no address in the pool.
+ * VN_OPAQUE(m): `m` holds no pointer into the pool.  VN_TAGGED(m): `m` is a pointer whose low three bits may be set. */
+#ifdef __cplusplus
+#define VN_NOTE_(what, member) static const char vernal_##what##_##member
+#else
+#define VN_NOTE_(what, member) __extension__ char vernal_##what##_##member[0]
+#endif
+#define VN_ACTIVE(member) VN_NOTE_(active, member)
+#define VN_OPAQUE(member) VN_NOTE_(opaque, member)
+#define VN_TAGGED(member) VN_NOTE_(tagged, member)
+
 /* A zeroed object; an array; an object with `extra` bytes of flexible array behind it. */
-#define vn_new(pool, T) ((T *)__vn_new((pool), sizeof(T), 0))
-#define vn_new_array(pool, T, n) ((T *)__vn_new((pool), vn_size_(0, (n), sizeof(T)), 0))
-#define vn_new_flex(pool, T, extra) ((T *)__vn_new((pool), vn_size_(sizeof(T), (extra), 1), 0))
+#define vn_new(pool, T) VN_TYPED_(T, __vn_new((pool), sizeof(T), 0))
+#define vn_new_array(pool, T, n) VN_TYPED_(T, __vn_new((pool), vn_size_(0, (n), sizeof(T)), 0))
+#define vn_new_flex(pool, T, extra) VN_TYPED_(T, __vn_new((pool), vn_size_(sizeof(T), (extra), 1), 0))
+/* A statement, because clang takes the type from the last cast of a call: a caller's cast of the result must not count. */
+#define VN_TYPED_(T, call) (__extension__({ T *vn_typed_ = (T *)call; vn_typed_; }))
 /* Frees an object of any open pool; NULL is allowed. Anything else is an error, reported by vernal_last_error(). */
 int vn_free(void *obj);
 /* Changes the size of an object; it may move. New bytes are zero. */
@@ -69,7 +88,7 @@ void *vn_realloc(void *obj, size_t bytes);
 size_t vn_usable_size(const void *obj);
 
 /* The root object, allocated zeroed at first. */
-#define vn_root(pool, T) ((T *)__vn_root((pool), sizeof(T), 0))
+#define vn_root(pool, T) VN_TYPED_(T, __vn_root((pool), sizeof(T), 0))
 void *vn_get_root(vn_pool *pool);
 int vn_set_root(vn_pool *pool, void *obj);
 
