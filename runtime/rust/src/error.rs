@@ -27,6 +27,18 @@ pub enum ErrorCode {
     NotFound,
     /// The mapping has failed earlier or the medium is read-only.
     ReadOnly,
+    /// The transaction was rolled back together with an abort in another thread: run it again. [`Pool::tx`] does.
+    ///
+    /// [`Pool::tx`]: crate::Pool::tx
+    Conflict,
+    /// A type is refused, or differs from the one in the pool; the message shows both layouts.
+    Type,
+    /// The transaction was aborted.
+    Aborted,
+    /// puddled holds the pool back until it has been inspected.
+    Quarantine,
+    /// The pool may not be used this way.
+    Access,
     /// A code that this version of the crate does not know.
     Other(i32),
 }
@@ -43,6 +55,11 @@ impl From<i32> for ErrorCode {
             -7 => Self::Permission,
             -8 => Self::NotFound,
             -9 => Self::ReadOnly,
+            -10 => Self::Conflict,
+            -11 => Self::Type,
+            -12 => Self::Aborted,
+            -13 => Self::Quarantine,
+            -14 => Self::Access,
             other => Self::Other(other),
         }
     }

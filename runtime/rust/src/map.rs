@@ -6,6 +6,7 @@ use std::path::Path;
 use std::ptr::NonNull;
 
 use crate::error::{Error, ErrorCode};
+use crate::pool::{inside, refuse_inside};
 use crate::sys;
 
 /// How to open a [`Map`].
@@ -99,6 +100,7 @@ impl Map {
 
     /// Commits what is uncommitted and unmaps the file. Nothing may refer to it any more.
     pub fn close(self) -> Result<(), Error> {
+        refuse_inside("a file is closed")?;
         let base = self.into_base();
         // SAFETY: the address is that of a map that no `Map` owns any more.
         Error::check(unsafe { sys::vernal_unmap(base.as_ptr().cast()) })
@@ -106,6 +108,7 @@ impl Map {
 
     /// Unmaps the file and forgets what is uncommitted. Nothing may refer to it any more.
     pub fn discard(self) -> Result<(), Error> {
+        refuse_inside("a file is closed")?;
         let base = self.into_base();
         // SAFETY: the address is that of a map that no `Map` owns any more.
         Error::check(unsafe { sys::vernal_unmap_discard(base.as_ptr().cast()) })
@@ -118,6 +121,10 @@ impl Map {
 
 impl Drop for Map {
     fn drop(&mut self) {
+        if inside() {
+            // Unmapping commits: a transaction in progress would be cut in two. The file stays mapped.
+            return;
+        }
         let base = self.base.as_ptr().cast();
         // An error has nowhere to go; `close` reports it. The last commit is safe in any case.
         // SAFETY: the address is that of a map that this value owns and that is not used again.

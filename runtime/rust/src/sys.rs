@@ -4,6 +4,35 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 
 pub(crate) const VERNAL_CREATE: c_uint = 1;
 
+pub(crate) const VN_CREATE: c_uint = 1;
+pub(crate) const VN_DIRECT: c_uint = 2;
+pub(crate) const VN_READONLY: c_uint = 4;
+pub(crate) const VN_EXCL: c_uint = 8;
+
+/// Codes for functions that return NULL instead of one.
+pub(crate) const EINVAL: c_int = -1;
+pub(crate) const ENOSPC: c_int = -3;
+pub(crate) const ETYPE: c_int = -11;
+pub(crate) const EABORTED: c_int = -12;
+
+/// An open pool (`vn_pool`).
+#[repr(C)]
+pub(crate) struct VnPool {
+    _opaque: [u8; 0],
+}
+
+/// A type as libvernal takes it (`struct vn_type`).
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct VnType {
+    pub blob: *const u8,
+    pub len: u32,
+    pub bound_count: u32,
+    pub bound: *const *const c_void,
+}
+
+const _: () = assert!(size_of::<VnType>() == 24);
+
 /// Counters since the process started (`vernal_stats`).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,4 +74,23 @@ unsafe extern "C" {
     pub(crate) fn vernal_last_error() -> *const c_char;
     pub(crate) fn vernal_get_stats(out: *mut Stats);
     pub(crate) fn vernal_mark(addr: *const c_void, len: usize);
+
+    pub(crate) fn vn_pool_open(name: *const c_char, flags: c_uint) -> *mut VnPool;
+    pub(crate) fn vn_pool_close(pool: *mut VnPool) -> c_int;
+    pub(crate) fn __vn_new_typed(pool: *mut VnPool, bytes: usize, ty: *const VnType)
+    -> *mut c_void;
+    pub(crate) fn __vn_root_typed(
+        pool: *mut VnPool,
+        bytes: usize,
+        ty: *const VnType,
+    ) -> *mut c_void;
+    pub(crate) fn vn_free(object: *mut c_void) -> c_int;
+    pub(crate) fn vn_get_root(pool: *mut VnPool) -> *mut c_void;
+    pub(crate) fn vn_set_root(pool: *mut VnPool, object: *mut c_void) -> c_int;
+    pub(crate) fn vn_tx_begin() -> c_int;
+    pub(crate) fn vn_tx_commit() -> c_int;
+    pub(crate) fn vn_tx_abort() -> c_int;
+    pub(crate) fn vn_tx_commit_async() -> i64;
+    pub(crate) fn vn_tx_add(at: *const c_void, len: usize) -> c_int;
+    pub(crate) fn __vernal_register_types(start: *const *const VnType, stop: *const *const VnType);
 }

@@ -1,0 +1,231 @@
+//! Which types may live in a pool.
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use crate::layout::{self, Collector, Descriptor, Shape};
+use crate::pool::boxed::PBox;
+
+/// A type whose values may live in a pool: `#[derive(Persist)]`.
+///
+/// # Safety
+///
+/// The pool trusts the implementation, in every later run too:
+///
+/// - [`shape`](Self::shape) describes every byte that is a pointer, at its offset, and describes no other byte as one;
+/// - every pointer in a value leads into the same pool, or is null;
+/// - values hold no references, function pointers, vtables or anything else that is bound to the process;
+/// - nothing in a value changes behind a shared reference (no `Cell`), and values may be shared by threads;
+/// - [`At`](Self::At) is the same type with another brand, laid out alike.
+///
+/// The derive sees to all of that.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot live in a pool",
+    label = "not persistent",
+    note = "persistent are: integers, floats, bool, char, arrays of these, PBox, Ptr, Option of both, PVec, PString, and \
+            structs and enums with #[derive(Persist)]"
+)]
+pub unsafe trait Persist: Sized {
+    /// The same type for the transactions (or the shared access) with brand `'q`.
+    type At<'q>: Persist + 'q;
+
+    /// The type's name in pools.
+    fn name() -> String;
+
+    /// Where what lies in a value.
+    fn shape() -> Shape;
+
+    /// Adds the type and everything that values lead to.
+    fn collect(types: &mut Collector) {
+        types.enter::<Self>();
+    }
+
+    /// The descriptor, made once.
+    fn descriptor() -> &'static Descriptor {
+        layout::registered::<Self>()
+    }
+}
+
+macro_rules! plain {
+    ($($ty:ty => $shape:expr;)*) => {$(
+        // SAFETY: any bytes that a value of this type can have mean the same in every process, and none is a pointer.
+        unsafe impl Persist for $ty {
+            type At<'q> = $ty;
+            fn name() -> String {
+                stringify!($ty).to_owned()
+            }
+            fn shape() -> Shape {
+                $shape
+            }
+            fn collect(_: &mut Collector) {}
+        }
+    )*};
+}
+
+plain! {
+    u8 => Shape::Integer(1); i8 => Shape::Integer(1);
+    u16 => Shape::Integer(2); i16 => Shape::Integer(2);
+    u32 => Shape::Integer(4); i32 => Shape::Integer(4);
+    u64 => Shape::Integer(8); i64 => Shape::Integer(8);
+    usize => Shape::Integer(8); isize => Shape::Integer(8);
+    u128 => Shape::Integer(16); i128 => Shape::Integer(16);
+    f32 => Shape::Float(4); f64 => Shape::Float(8);
+    bool => Shape::Bool;
+    char => Shape::Enum { name: "char".to_owned(), size: 4, min: 0, max: 0x10_ffff };
+}
+
+// SAFETY: an array is its elements one after the other.
+unsafe impl<T: Persist, const N: usize> Persist for [T; N] {
+    type At<'q> = [T::At<'q>; N];
+    fn name() -> String {
+        format!("[{}; {N}]", T::name())
+    }
+    fn shape() -> Shape {
+        Shape::Array {
+            count: N as u64,
+            stride: size_of::<T>() as u64,
+            element: Box::new(T::shape()),
+        }
+    }
+    fn collect(types: &mut Collector) {
+        T::collect(types);
+    }
+}
+
+// SAFETY: no bytes at all.
+unsafe impl<T: Persist> Persist for PhantomData<T> {
+    type At<'q> = PhantomData<T::At<'q>>;
+    fn name() -> String {
+        format!("PhantomData<{}>", T::name())
+    }
+    fn shape() -> Shape {
+        Shape::Bytes(0)
+    }
+    fn collect(_: &mut Collector) {}
+}
+
+/// The shape of a pointer to a `T`, or to several.
+pub(crate) fn pointer_to<T: Persist>() -> Shape {
+    Shape::Pointer {
+        target: T::name(),
+        target_id: 0,
+    }
+}
+
+// SAFETY: one pointer, to an object of type T that the transactions of brand 'p allocated in their pool.
+unsafe impl<'p, T: Persist> Persist for PBox<'p, T> {
+    type At<'q> = PBox<'q, T::At<'q>>;
+    fn name() -> String {
+        format!("vernal::PBox<{}>", T::name())
+    }
+    fn shape() -> Shape {
+        pointer_to::<T>()
+    }
+    fn collect(types: &mut Collector) {
+        T::collect(types);
+    }
+}
+
+// SAFETY: as for PBox; `None` is null, by the layout that Rust guarantees for an optional NonNull.
+unsafe impl<'p, T: Persist> Persist for Option<PBox<'p, T>> {
+    type At<'q> = Option<PBox<'q, T::At<'q>>>;
+    fn name() -> String {
+        format!("Option<vernal::PBox<{}>>", T::name())
+    }
+    fn shape() -> Shape {
+        pointer_to::<T>()
+    }
+    fn collect(types: &mut Collector) {
+        T::collect(types);
+    }
+}
+
+// SAFETY: as for PBox: it is made from one.
+unsafe impl<'p, T: Persist> Persist for Ptr<'p, T> {
+    type At<'q> = Ptr<'q, T::At<'q>>;
+    fn name() -> String {
+        format!("vernal::Ptr<{}>", T::name())
+    }
+    fn shape() -> Shape {
+        pointer_to::<T>()
+    }
+    fn collect(types: &mut Collector) {
+        T::collect(types);
+    }
+}
+
+// SAFETY: as for PBox.
+unsafe impl<'p, T: Persist> Persist for Option<Ptr<'p, T>> {
+    type At<'q> = Option<Ptr<'q, T::At<'q>>>;
+    fn name() -> String {
+        format!("Option<vernal::Ptr<{}>>", T::name())
+    }
+    fn shape() -> Shape {
+        pointer_to::<T>()
+    }
+    fn collect(types: &mut Collector) {
+        T::collect(types);
+    }
+}
+
+const _: () = assert!(size_of::<Option<PBox<'static, u64>>>() == 8);
+const _: () = assert!(size_of::<Option<Ptr<'static, u64>>>() == 8);
+
+/// A pointer that owns nothing: to a parent, to the previous node. It may be compared and stored; following it is unsafe,
+/// because nothing keeps the object alive, or keeps `&mut` references to it away.
+///
+/// Set it to `None` before the object is dropped: `vernal pool check` reports a pointer that leads to no object.
+#[repr(transparent)]
+pub struct Ptr<'p, T> {
+    at: NonNull<T>,
+    brand: crate::pool::Brand<'p>,
+}
+
+impl<T> Copy for Ptr<'_, T> {}
+impl<T> Clone for Ptr<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> PartialEq for Ptr<'_, T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+impl<T> Eq for Ptr<'_, T> {}
+impl<T> std::fmt::Debug for Ptr<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ptr({:p})", self.at)
+    }
+}
+
+// SAFETY: it gives out only an address, and following that is unsafe.
+unsafe impl<T> Sync for Ptr<'_, T> {}
+
+impl<'p, T> Ptr<'p, T> {
+    /// A pointer to what `owner` owns.
+    pub fn to(owner: &PBox<'p, T>) -> Self {
+        Self {
+            at: owner.at(),
+            brand: PhantomData,
+        }
+    }
+
+    /// Whether it points to this object.
+    pub fn is(self, object: &T) -> bool {
+        std::ptr::eq(self.at.as_ptr(), object)
+    }
+
+    /// The object.
+    ///
+    /// # Safety
+    ///
+    /// The object has not been dropped, and no `&mut` to it, or to what it lies in, lives as long as the result.
+    pub unsafe fn get<'a>(self) -> &'a T
+    where
+        'p: 'a,
+    {
+        // SAFETY: the caller's promise; the brand keeps the pool open.
+        unsafe { self.at.as_ref() }
+    }
+}
