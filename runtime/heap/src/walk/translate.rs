@@ -1,5 +1,6 @@
 //! From old addresses to new ones.
 
+use std::hint::select_unpredictable;
 use thiserror::Error;
 
 /// Most ranges of one [`Translation`]: the puddles of a pool.
@@ -162,13 +163,13 @@ impl Translate for Translation {
         let mut step = self.step;
         // Without branches on the data: pointers of a graph hit the ranges in no order.
         while step > 0 {
-            let right = self.entries[(at + step) % MAX_RANGES].start <= value;
-            at += if right { step } else { 0 };
+            let next = (at + step) % MAX_RANGES;
+            at = select_unpredictable(self.entries[next].start <= value, next, at);
             step /= 2;
         }
         let e = &self.entries[at % MAX_RANGES];
         let inside = value.wrapping_sub(e.start) <= e.len;
-        value.wrapping_add(if inside { e.delta } else { 0 })
+        value.wrapping_add(select_unpredictable(inside, e.delta, 0))
     }
 }
 
