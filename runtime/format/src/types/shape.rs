@@ -80,6 +80,33 @@ pub enum Shape {
     },
 }
 
+impl Shape {
+    /// A pointer to a type whose id need not be known.
+    pub fn pointer(target: &str) -> Shape {
+        Shape::Pointer {
+            target: target.to_string(),
+            target_id: 0,
+        }
+    }
+
+    /// An array.
+    pub fn array(count: u64, stride: u64, element: Shape) -> Shape {
+        Shape::Array {
+            count,
+            stride,
+            element: Box::new(element),
+        }
+    }
+
+    /// A flexible array member.
+    pub fn flexible(stride: u64, element: Shape) -> Shape {
+        Shape::Flexible {
+            stride,
+            element: Box::new(element),
+        }
+    }
+}
+
 /// A member or a base of a struct.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
