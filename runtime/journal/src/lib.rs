@@ -33,7 +33,8 @@ pub use meta_file::{MetaFile, Recovered, Unrecovered};
 pub use reader::{JournalReader, LogEnd, RecordRef, ScanSummary, ServedFile};
 pub use recover::{RecoveryReport, check_home, recover_home};
 pub use vernal_format::{
-    Entry, FormatError, JOURNAL_PATH_MAX, MEMBER_PATH_MAX, Member, Meta, MetaState, Uuid,
+    Entry, FormatError, JOURNAL_PATH_MAX, LOG_OFFSET, MAX_MEMBERS, MEMBER_PATH_MAX, Member, Meta,
+    MetaState, Uuid,
 };
 
 /// Bytes at the front of a journal that hold its superblock, in both slots.

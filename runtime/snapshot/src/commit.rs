@@ -403,8 +403,9 @@ impl Gather {
         }
     }
 
-    /// Takes every changed line back to home. No other thread may be storing to the mapped files.
-    pub fn roll_back(&mut self, own: Option<&Control>) {
+    /// Takes every changed line back to home and gives its address to `restored`. No other thread may be storing to the
+    /// mapped files.
+    pub fn roll_back(&mut self, own: Option<&Control>, mut restored: impl FnMut(u64)) {
         let ok = self.run(
             own,
             Look::Compare,
@@ -414,6 +415,7 @@ impl Gather {
                 unsafe {
                     std::ptr::copy_nonoverlapping(home, c.addr as *mut u8, abi::LINE_SIZE as usize)
                 };
+                restored(c.addr);
                 Ok(())
             },
         );

@@ -121,6 +121,11 @@ pub enum Error {
         "a forked child cannot commit its parent's mapping: map the file in the child after the parent has unmapped it"
     )]
     Forked,
+    /// Another thread aborted its transaction.
+    #[error(
+        "what was not committed was rolled back together with an abort in another thread: run the transaction again"
+    )]
+    RolledBack,
     /// No such mapping.
     #[error("{addr:#x} does not lie in a mapped file")]
     NotMapped {
@@ -157,6 +162,7 @@ impl Error {
             Self::NoSpace { .. } => libc::ENOSPC,
             Self::Failed { .. } => libc::EIO,
             Self::Forked => libc::EACCES,
+            Self::RolledBack => libc::ECANCELED,
         }
     }
 }

@@ -81,6 +81,11 @@ fn create_meta(path: &Path, len: u64) -> Result<(), Error> {
         committed_len: len,
         state: MetaState::Clean,
     };
+    write_meta(path, meta)
+}
+
+/// Makes these metadata for `path`, which has none.
+pub fn write_meta(path: &Path, meta: Meta) -> Result<(), Error> {
     let target = meta_path(path);
     let mut temp = target.as_os_str().to_owned();
     temp.push(format!("-new-{}", std::process::id()));

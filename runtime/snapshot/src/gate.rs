@@ -3,6 +3,7 @@
 use crate::thread::{self, Control};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard};
+use vernal_sys::os;
 
 static USED: AtomicBool = AtomicBool::new(false);
 static CLOSING: AtomicBool = AtomicBool::new(false);
@@ -19,6 +20,12 @@ pub fn enter() {
     let depth = c.op_depth.load(Ordering::Relaxed);
     if depth > 0 {
         c.op_depth.store(depth + 1, Ordering::Relaxed);
+        return;
+    }
+    if os::single_threaded() {
+        // Nobody gathers but this thread, and a thread that it creates later sees both.
+        USED.store(true, Ordering::Relaxed);
+        c.op_depth.store(1, Ordering::Relaxed);
         return;
     }
     if !USED.load(Ordering::Relaxed) {
@@ -47,6 +54,7 @@ pub fn leave() {
     let Some(c) = thread::current() else { return };
     match c.op_depth.load(Ordering::Relaxed) {
         0 => {}
+        1 if os::single_threaded() => c.op_depth.store(0, Ordering::Relaxed),
         1 => {
             c.op_depth.store(0, Ordering::Release);
             fence(Ordering::SeqCst);
@@ -67,7 +75,7 @@ pub struct Closed(bool);
 /// used. Call under the commit lock.
 #[inline]
 pub fn close(own: Option<&Control>) -> Closed {
-    if USED.load(Ordering::Relaxed) {
+    if USED.load(Ordering::Relaxed) && !os::single_threaded() {
         close_slowly(own)
     } else {
         Closed(false)

@@ -6,6 +6,8 @@
 mod files;
 mod lifecycle;
 mod pipeline;
+mod puddles;
+mod tx;
 mod windows;
 
 pub use files::{
@@ -13,6 +15,11 @@ pub use files::{
 };
 pub use lifecycle::init;
 pub use pipeline::{abort, commit, commit_async, wait};
+pub use puddles::{
+    GrantedJournal, OwnedPuddle, PuddleMapping, PuddleOwner, ReadOnlyPuddle, map_puddle,
+    map_puddle_read_only, own_puddle, puddles_mapped, unmap_puddle,
+};
+pub use tx::{on_roll_back, tx_abort, tx_begin, tx_commit, tx_commit_async};
 pub use windows::{MapRequest, check_msync, map_window, remap_window, unmap_window};
 
 use crate::audit;
@@ -26,7 +33,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, compiler_fence};
-use vernal_journal::{Committer, HomeId};
+use vernal_journal::{Committer, HomeId, Uuid};
 use vernal_sys::pages::PageTracker;
 use vernal_sys::{HomeView, JournalMedia};
 
@@ -42,9 +49,31 @@ enum Place {
     Lost,
 }
 
+/// Who keeps the metadata of a mapped file.
+#[derive(Debug)]
+enum Owner {
+    /// This process.
+    Own(Owned),
+    /// Another process (puddled), which recovers the file when this one ends.
+    Granted(Uuid),
+}
+
+impl Owner {
+    fn own(&self) -> Option<&Owned> {
+        match self {
+            Owner::Own(owned) => Some(owned),
+            Owner::Granted(_) => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Mapping {
-    owned: Owned,
+    /// For messages, and where the metadata lie.
+    path: PathBuf,
+    owner: Owner,
+    /// A puddle of a pool: its length never changes, and only its pool unmaps it.
+    puddle: bool,
     place: Place,
     slot: Slot,
     /// The windows that the program has mapped: offset and length. The file is released with the last one.
@@ -76,6 +105,10 @@ struct State {
     /// Tickets of asynchronous commits count up; those up to `durable` are durable.
     ticket: u64,
     durable: u64,
+    /// Arrivals up to this one are part of the commit that is running.
+    target: u64,
+    /// Arrivals up to this one are part of a commit that was made, durable or not.
+    gathered: u64,
 }
 
 /// Counters since the process started; `vernal_stats` in `vernal.h`.
@@ -182,7 +215,9 @@ impl Drop for Locked {
 impl Locked {
     #[inline]
     fn state(&mut self) -> &mut State {
-        self.guard.get_or_insert_default()
+        let s = self.guard.get_or_insert_default();
+        s.absorb();
+        s
     }
 }
 

@@ -1,73 +1,89 @@
-//! The tracked range: its reservation, which slots of it are mapped, and where a new file goes.
+//! The tracked range: its reservation, which chunks of it are mapped, and where a new file or puddle goes.
 
 use crate::error::Error;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use vernal_abi as abi;
 use vernal_sys::mem::{self, Obstacle, ReserveError};
 
-/// Files that one process can have mapped at a time.
-pub const MAX_MAPPED: usize = 64;
-/// Home addresses are multiples of this.
+/// Home addresses of files are multiples of this; those of puddles of [`CHUNK`].
 pub const SLOT_GRANULE: u64 = 1 << 30;
 /// The least address space kept for a file, so that it can grow in place.
 const SLOT_MIN: u64 = 4 << 30;
+/// Slots are multiples of this.
+pub const CHUNK: u64 = abi::puddle::CHUNK_SIZE;
+const CHUNKS: usize = (abi::TRACKED_SIZE / CHUNK) as usize;
 
-struct Entry {
-    base: AtomicU64,
-    end: AtomicU64,
+// Whether a file is mapped there, for each chunk of the tracked range. Read without a lock by the mark hooks; a chunk is
+// claimed with one exchange, so two threads can claim slots at the same time.
+static MAPPED: [AtomicU8; CHUNKS] = [const { AtomicU8::new(FREE) }; CHUNKS];
+const FREE: u8 = 0;
+/// Claimed, but its shadow is not accessible (yet, or any more).
+const CLAIMED: u8 = 1;
+const IN_USE: u8 = 2;
+
+#[inline]
+fn chunk_of(addr: u64) -> usize {
+    ((addr - abi::TRACKED_BASE) / CHUNK) as usize
 }
 
-// Read without a lock by the mark hooks. An entry is valid while base < end; `insert` writes `end` last and `remove`
-// clears it first.
-static MAPPED: [Entry; MAX_MAPPED] = [const {
-    Entry {
-        base: AtomicU64::new(0),
-        end: AtomicU64::new(0),
-    }
-}; MAX_MAPPED];
-
-/// Entries that have ever been in use.
-static USED: AtomicUsize = AtomicUsize::new(0);
+fn chunks_of(base: u64, end: u64) -> &'static [AtomicU8] {
+    let first = chunk_of(base);
+    MAPPED
+        .get(first..first + ((end - base) / CHUNK) as usize)
+        .unwrap_or_default()
+}
 
 /// Calls `f` with each part of `[lo, hi)` that lies in a mapped slot.
 #[inline]
 pub fn for_each_mapped(lo: u64, hi: u64, mut f: impl FnMut(u64, u64)) {
-    for e in MAPPED.iter().take(USED.load(Ordering::Acquire)) {
-        let end = e.end.load(Ordering::Acquire);
-        let base = e.base.load(Ordering::Relaxed);
-        let (a, b) = (lo.max(base), hi.min(end));
-        if a < b {
-            f(a, b);
+    let (mut lo, hi) = (lo.max(abi::TRACKED_BASE), hi.min(abi::TRACKED_END));
+    while lo < hi {
+        let end = hi.min((lo & !(CHUNK - 1)) + CHUNK);
+        if MAPPED[chunk_of(lo)].load(Ordering::Acquire) == IN_USE {
+            f(lo, end);
         }
+        lo = end;
     }
 }
 
 /// Whether a file is mapped at `addr`.
 pub fn is_mapped(addr: u64) -> bool {
-    let mut hit = false;
-    for_each_mapped(addr, addr + 1, |_, _| hit = true);
-    hit
+    abi::is_tracked(addr) && MAPPED[chunk_of(addr)].load(Ordering::Acquire) == IN_USE
 }
 
-fn insert(base: u64, end: u64) -> bool {
-    for (i, e) in MAPPED.iter().enumerate() {
-        if e.end.load(Ordering::Relaxed) == 0 {
-            e.base.store(base, Ordering::Relaxed);
-            e.end.store(end, Ordering::Release);
-            USED.fetch_max(i + 1, Ordering::AcqRel);
-            return true;
+/// Claims the chunks of `[base, end)`, all or none; the error is the address of one that is in use.
+fn insert(base: u64, end: u64) -> Result<(), u64> {
+    let chunks = chunks_of(base, end);
+    for (i, chunk) in chunks.iter().enumerate() {
+        let claimed = chunk.compare_exchange(FREE, CLAIMED, Ordering::AcqRel, Ordering::Relaxed);
+        if claimed.is_err() {
+            for mine in &chunks[..i] {
+                mine.store(FREE, Ordering::Release);
+            }
+            return Err(base + i as u64 * CHUNK);
         }
     }
-    false
+    Ok(())
 }
 
-fn remove(base: u64) {
-    for e in &MAPPED {
-        if e.end.load(Ordering::Relaxed) != 0 && e.base.load(Ordering::Relaxed) == base {
-            e.end.store(0, Ordering::Release);
-        }
+fn set(base: u64, end: u64, state: u8) {
+    for chunk in chunks_of(base, end) {
+        chunk.store(state, Ordering::Release);
     }
+}
+
+/// Picks a home address for a new puddle in `[lo, hi)` of the tracked range: a random free place.
+pub fn pick_puddle(size: u64, lo: u64, hi: u64, random: u64) -> Option<u64> {
+    let places = (hi.checked_sub(lo)?.checked_sub(size)?) / CHUNK + 1;
+    let first = random % places;
+    (0..places)
+        .map(|i| lo + (first + i) % places * CHUNK)
+        .find(|&base| {
+            chunks_of(base, base + size)
+                .iter()
+                .all(|c| c.load(Ordering::Acquire) == FREE)
+        })
 }
 
 /// Why the ranges could not be reserved; kept, because every later attempt fails alike.
@@ -173,47 +189,47 @@ impl Slot {
         let end = base
             .checked_add(len)
             .filter(|&e| base >= abi::TRACKED_BASE && e <= abi::TRACKED_END);
-        let Some(end) = end.filter(|_| {
-            base.is_multiple_of(SLOT_GRANULE) && len.is_multiple_of(SLOT_GRANULE) && len > 0
-        }) else {
+        let Some(end) =
+            end.filter(|_| base.is_multiple_of(CHUNK) && len.is_multiple_of(CHUNK) && len > 0)
+        else {
             return Err(Error::BadHome {
                 path: path.into(),
                 base,
                 len,
             });
         };
-        let mut by = None;
-        for_each_mapped(base, end, |lo, hi| by = Some((lo, hi)));
-        if let Some((lo, hi)) = by {
+        if let Err(at) = insert(base, end) {
             return Err(Error::AddressTaken {
                 what: format!("the home address of {path}"),
                 start: base,
                 end,
-                by: format!("{lo:#x}-{hi:#x}, a file that this process has mapped"),
+                by: format!("the file or puddle at {at:#x}, which this process has mapped"),
             });
         }
         let (shadow, shadow_len) = (abi::shadow_addr(base), len / abi::LINE_SIZE);
-        // SAFETY: the shadow is our reservation, and no mapped file uses this part of it.
-        unsafe { mem::mprotect(shadow, shadow_len, libc::PROT_READ | libc::PROT_WRITE) }.map_err(
-            |source| Error::Reserve {
+        // SAFETY: the shadow is our reservation, and no other slot uses this part of it.
+        let opened =
+            unsafe { mem::mprotect(shadow, shadow_len, libc::PROT_READ | libc::PROT_WRITE) };
+        if let Err(source) = opened {
+            set(base, end, FREE);
+            return Err(Error::Reserve {
                 start: shadow,
                 end: shadow + shadow_len,
                 source,
-            },
-        )?;
-        if !insert(base, end) {
-            return Err(Error::TooManyFiles {
-                path: path.into(),
-                max: MAX_MAPPED,
             });
         }
+        set(base, end, IN_USE);
         Ok(Self { base, len })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        remove(self.base);
+        if self.len == 0 {
+            return;
+        }
+        let end = self.base + self.len;
+        set(self.base, end, CLAIMED);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
         for (at, len) in [
             (self.base, self.len),
@@ -223,5 +239,7 @@ impl Drop for Slot {
             // store to it faults from now on, as after any munmap.
             let _ = unsafe { mem::mmap(at, len, libc::PROT_NONE, flags, -1, 0) };
         }
+        // Last: from here on another thread may claim the place.
+        set(self.base, end, FREE);
     }
 }

@@ -55,6 +55,10 @@ pub struct Control {
     pub op_depth: AtomicU32,
     /// This thread is inside a commit (guards against a signal handler that commits).
     pub in_commit: AtomicBool,
+    /// An abort has rolled back the transaction that waits with `tx_ticket`.
+    pub tx_killed: AtomicBool,
+    /// The arrival of this thread's transaction while it waits for its commit; 0: it does not.
+    pub tx_ticket: AtomicU64,
     next: AtomicPtr<Control>,
 }
 

@@ -1,7 +1,7 @@
 //! Mapping, resizing and releasing opted-in files.
 
 use super::pipeline::{journal_error, no_space};
-use super::{FORKED, MAPPED, Mapping, Place, State, invalid, lock};
+use super::{FORKED, MAPPED, Mapping, Owner, Place, State, invalid, lock};
 use crate::commit::Extent;
 use crate::config;
 use crate::error::Error;
@@ -20,6 +20,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use vernal_abi as abi;
+use vernal_journal::MAX_MEMBERS;
 use vernal_sys::HomeView;
 use vernal_sys::Media;
 use vernal_sys::mem;
@@ -74,6 +75,7 @@ impl State {
         if mem::page_up(len).is_none_or(|l| l > owned.meta.meta().slot_len) {
             widen(path, &mut owned, len)?;
         }
+        self.check_room(path, writable)?;
         self.check_home_free(&owned)?;
         let slot = owned.claim_slot()?;
         let home = map_home(path, &file, &slot, writable)?;
@@ -95,7 +97,9 @@ impl State {
         self.gather.extents.push(extent);
         self.active = false;
         self.mappings.push(Mapping {
-            owned,
+            path: path.to_owned(),
+            owner: Owner::Own(owned),
+            puddle: false,
             place: Place::Idle(home),
             slot,
             windows: Vec::new(),
@@ -106,6 +110,25 @@ impl State {
         });
         MAPPED.store(self.mappings.len(), Ordering::Release);
         Ok(self.mappings.len() - 1)
+    }
+
+    /// A journal serves a limited number of files, and either this process's own or those that another one grants.
+    fn check_room(&self, path: &Path, writable: bool) -> Result<(), Error> {
+        let mut members = self.mappings.iter().filter(|m| !m.read_only);
+        if writable
+            && members
+                .clone()
+                .any(|m| matches!(m.owner, Owner::Granted(_)))
+        {
+            return Err(mixed(path));
+        }
+        if writable && members.by_ref().count() >= MAX_MEMBERS {
+            return Err(Error::TooManyFiles {
+                path: path.display().to_string(),
+                max: MAX_MEMBERS,
+            });
+        }
+        Ok(())
     }
 
     /// The error that names the file which has the addresses.
@@ -120,7 +143,7 @@ impl State {
                 what: format!("the home address of {}", owned.path.display()),
                 start: base,
                 end: base.saturating_add(len),
-                by: format!("{}, which this process has mapped", m.owned.path.display()),
+                by: format!("{}, which this process has mapped", m.path.display()),
             }),
         }
     }
@@ -138,7 +161,19 @@ impl State {
             .map_err(cannot)
     }
 
+    /// The mapping at `addr`, which must be a file that the program itself has mapped.
     pub(super) fn index_at(&self, addr: u64) -> Result<usize, Error> {
+        let index = self.index_any(addr)?;
+        if self.mappings[index].puddle {
+            return Err(invalid(format!(
+                "{addr:#x} belongs to the pool puddle {}: only closing the pool unmaps it, and its length does not change",
+                self.mappings[index].path.display()
+            )));
+        }
+        Ok(index)
+    }
+
+    pub(super) fn index_any(&self, addr: u64) -> Result<usize, Error> {
         self.mappings
             .iter()
             .position(|m| addr >= m.slot.base && addr - m.slot.base < m.slot.len)
@@ -155,7 +190,7 @@ impl State {
 
     pub(super) fn change_len(&mut self, index: usize, len: u64) -> Result<(), Error> {
         let slot = self.mappings[index].slot.len;
-        let path = self.mappings[index].owned.path.clone();
+        let path = self.mappings[index].path.clone();
         if self.mappings[index].read_only {
             return Err(invalid(format!(
                 "{} is mapped read-only: its length cannot change",
@@ -230,11 +265,13 @@ impl State {
             Place::Idle(mut home) => {
                 if m.new_len.is_some() {
                     // Never committed: the length that the file had counts.
-                    let committed = m.owned.meta.meta().committed_len;
-                    if home.len() > committed {
+                    let committed = m.owner.own().map(|o| o.meta.meta().committed_len);
+                    if let Some(committed) = committed
+                        && home.len() > committed
+                    {
                         result = home
                             .set_len(committed)
-                            .map_err(|e| Error::io(&m.owned.path, "cutting", e));
+                            .map_err(|e| Error::io(&m.path, "cutting", e));
                     }
                 }
             }
@@ -247,9 +284,12 @@ impl State {
                         && home.len() > len
                         && let Err(e) = home.set_len(len)
                     {
-                        result = Err(Error::io(&m.owned.path, "cutting", e));
+                        result = Err(Error::io(&m.path, "cutting", e));
                     }
-                    let removed = engine.remove_home(id, &mut m.owned.meta);
+                    let removed = match &mut m.owner {
+                        Owner::Own(owned) => engine.remove_home(id, &mut owned.meta),
+                        Owner::Granted(_) => engine.remove_granted(id),
+                    };
                     inject::point(Site::CheckpointDone);
                     match removed {
                         Ok(_)
@@ -261,10 +301,12 @@ impl State {
                             let path = path.clone();
                             self.engine = None;
                             self.active = false;
-                            file::remove_if_orphan(&path);
+                            if m.owner.own().is_some() {
+                                file::remove_if_orphan(&path);
+                            }
                         }
                         Ok(_) => {}
-                        Err(e) => result = Err(journal_error(&m.owned.path, e)),
+                        Err(e) => result = Err(journal_error(&m.path, e)),
                     }
                 }
             }
@@ -329,7 +371,12 @@ fn widen(path: &Path, owned: &mut Owned, len: u64) -> Result<(), Error> {
 }
 
 /// Maps the home view of a claimed slot.
-fn map_home(path: &Path, file: &File, slot: &Slot, writable: bool) -> Result<HomeView, Error> {
+pub(super) fn map_home(
+    path: &Path,
+    file: &File,
+    slot: &Slot,
+    writable: bool,
+) -> Result<HomeView, Error> {
     let io = |what| move |e| Error::io(path, what, e);
     let backing = probe_backing(file).map_err(io("finding out what backs"))?;
     let view = file
@@ -351,11 +398,20 @@ fn map_home(path: &Path, file: &File, slot: &Slot, writable: bool) -> Result<Hom
 impl Mapping {
     /// The home view anew, after the first one was given away and lost.
     pub(super) fn map_home(&self) -> Result<HomeView, Error> {
-        map_home(&self.owned.path, &self.file, &self.slot, !self.read_only)
+        map_home(&self.path, &self.file, &self.slot, !self.read_only)
     }
 }
 
-fn identity(file: &File) -> std::io::Result<(u64, u64)> {
+/// A process writes either its own files or those that another process grants.
+pub(super) fn mixed(path: &Path) -> Error {
+    invalid(format!(
+        "{}: a process writes either pools of puddled or files and pools of its own, because one journal serves them all: \
+         close the others first, or open this one read-only",
+        path.display()
+    ))
+}
+
+pub(super) fn identity(file: &File) -> std::io::Result<(u64, u64)> {
     file.metadata().map(|m| (m.dev(), m.ino()))
 }
 

@@ -1,6 +1,6 @@
 //! Start, exit and fork of the process.
 
-use super::{FORKED, Locked, MAPPED, Place, READY, State, enter, lock};
+use super::{FORKED, Locked, MAPPED, Owner, Place, READY, State, enter, lock};
 use crate::audit;
 use crate::config;
 use crate::error::Error;
@@ -40,7 +40,7 @@ extern "C" fn at_exit() {
         while let Some(last) = s.mappings.len().checked_sub(1) {
             // What is uncommitted stays uncommitted: only msync, vernal_commit and munmap commit. The working copy stays
             // mapped for code that runs after this.
-            let path = s.mappings[last].owned.path.clone();
+            let path = s.mappings[last].path.clone();
             if let Err(e) = s.settle(last) {
                 config::say(format_args!("closing {}: {e}", path.display()));
             }
@@ -100,7 +100,9 @@ extern "C" fn after_fork_child() {
         // Dropping the view unmaps the child's copy of the home mapping; the descriptors are the child's own, and the
         // lock stays with the parent's.
         drop(std::mem::replace(&mut m.place, Place::Lost));
-        m.owned.forget_lock();
+        if let Owner::Own(owned) = m.owner {
+            owned.forget_lock();
+        }
         std::mem::forget(m.slot);
     }
     // The journal's mapping and descriptors are closed; the files are untouched.

@@ -1,6 +1,8 @@
 //! The commit pipeline: activate, stage, append, apply.
 
-use super::{ARRIVED, Engine, FORKED, MAPPED, Mapping, Place, State, invalid, lock};
+use super::{
+    ARRIVED, Engine, FORKED, MAPPED, Mapping, Owner, Place, State, invalid, lock, puddles, tx,
+};
 use crate::audit;
 use crate::commit::{Changed, Gather, Look};
 use crate::config;
@@ -20,7 +22,7 @@ use vernal_abi as abi;
 use vernal_journal::Journal;
 use vernal_journal::JournalConfig;
 use vernal_journal::JournalError;
-use vernal_journal::{Committer, Entry};
+use vernal_journal::{Committer, Entry, Member};
 use vernal_sys::Backing;
 use vernal_sys::FileMedia;
 use vernal_sys::JournalMedia;
@@ -32,11 +34,11 @@ use vernal_sys::pages::PageTracker;
 use vernal_sys::{create_like, probe_backing, sync_parent_dir};
 
 /// Log bytes of a new journal on byte-addressable media.
-const MAPPED_LOG: u64 = 4 << 20;
+pub(super) const MAPPED_LOG: u64 = 4 << 20;
 /// Log bytes up to which it grows: the longer between checkpoints, the more updates of a line are written back as one.
 const MAPPED_LOG_MAX: u64 = 32 << 20;
 /// Log bytes of a new journal on a block device: small, because its blocks are written once before the first commit.
-const FILE_LOG: u64 = 4 << 20;
+pub(super) const FILE_LOG: u64 = 4 << 20;
 /// Log bytes up to which a journal on a block device grows, so that a checkpoint is paid for by many commits.
 const FILE_LOG_MAX: u64 = 64 << 20;
 
@@ -54,7 +56,10 @@ impl State {
             let Some(first) = self.mappings.iter().find(|m| !m.read_only) else {
                 return Ok(());
             };
-            self.engine = Some(new_engine(&first.owned.path, &first.file)?);
+            self.engine = Some(match &first.owner {
+                Owner::Own(_) => new_engine(&first.path, &first.file)?,
+                Owner::Granted(_) => puddles::granted_engine(&first.path)?,
+            });
         }
         let (engine, journal_path) = self.engine.as_mut().expect("made above");
         for m in self.mappings.iter_mut().filter(|m| !m.read_only) {
@@ -62,8 +67,10 @@ impl State {
                 continue;
             }
             inject::point(Site::Meta);
-            let meta_path = file::meta_path(&m.owned.path);
-            if std::mem::take(&mut m.owned.fresh) {
+            let meta_path = file::meta_path(&m.path);
+            if let Owner::Own(owned) = &mut m.owner
+                && std::mem::take(&mut owned.fresh)
+            {
                 // A crash before the first commit may take the new metadata away; no pointer depends on them yet.
                 sync_parent_dir(&meta_path)
                     .map_err(|e| Error::io(&meta_path, "making durable the entry of", e))?;
@@ -71,12 +78,23 @@ impl State {
             let Place::Idle(home) = std::mem::replace(&mut m.place, Place::Lost) else {
                 continue;
             };
-            let added = engine.add_home(
-                home,
-                &mut m.owned.meta,
-                meta_path.as_os_str().as_bytes(),
-                journal_path.as_os_str().as_bytes(),
-            );
+            let added = match &mut m.owner {
+                Owner::Own(owned) => engine.add_home(
+                    home,
+                    &mut owned.meta,
+                    meta_path.as_os_str().as_bytes(),
+                    journal_path.as_os_str().as_bytes(),
+                ),
+                Owner::Granted(file) => {
+                    let member = Member {
+                        file: *file,
+                        base_line: abi::line_of(m.slot.base),
+                        line_count: m.slot.len / abi::LINE_SIZE,
+                        committed_len: home.len(),
+                    };
+                    engine.add_granted(home, &m.path.display().to_string(), member)
+                }
+            };
             m.place = match added {
                 Ok(id) => Place::Member(id),
                 Err(e) => {
@@ -84,7 +102,7 @@ impl State {
                     if let Ok(home) = m.map_home() {
                         m.place = Place::Idle(home);
                     }
-                    return Err(journal_error(&m.owned.path, e));
+                    return Err(journal_error(&m.path, e));
                 }
             };
         }
@@ -92,7 +110,7 @@ impl State {
     }
 
     pub(super) fn audit(&self) {
-        let name = |i: usize| self.mappings[i].owned.path.display().to_string();
+        let name = |i: usize| self.mappings[i].path.display().to_string();
         audit::look(&self.gather, self.tracker.is_some(), name);
     }
 
@@ -157,7 +175,7 @@ impl State {
                     && let Some(home) = engine.home_mut(id)
                 {
                     home.reserve(c.addr - m.slot.base)
-                        .map_err(|e| no_space(&m.owned.path, e))?;
+                        .map_err(|e| no_space(&m.path, e))?;
                 }
             }
             changed += 1;
@@ -187,7 +205,7 @@ impl State {
                 && let Err(e) = engine.stage_set_len(*id, len)
             {
                 give_back(engine, gather);
-                return Err(journal_error(&m.owned.path, e));
+                return Err(journal_error(&m.path, e));
             }
         }
         Ok(())
@@ -196,11 +214,19 @@ impl State {
     #[inline]
     pub(super) fn commit(&mut self, own: Option<&Control>, durable: bool) -> Result<(), Error> {
         inject::point(Site::CommitStart);
+        self.target = ARRIVED.load(Ordering::Acquire);
         if !self.active && !self.maybe_dirty() {
             self.stats.empty += 1;
             return Ok(());
         }
         let closed = gate::close(own);
+        // Whoever has arrived by now has left its operation, and what it stored is seen below.
+        self.target = ARRIVED.load(Ordering::Acquire);
+        if tx::abort_pending() {
+            self.roll_back(own)?;
+            return Err(Error::RolledBack);
+        }
+        self.absorb();
         if self.single && !os::single_threaded() {
             self.choose_look();
         }
@@ -224,7 +250,10 @@ impl State {
                 Some(why) => Err(Error::Failed {
                     why: why.to_owned(),
                 }),
-                None => Ok(()),
+                None => {
+                    self.gathered = self.target;
+                    Ok(())
+                }
             };
         }
         let bytes = engine.builder().record_bytes();
@@ -244,6 +273,7 @@ impl State {
             }
             return Err(journal_error(path, e));
         }
+        self.gathered = self.target;
         self.stats.commits += 1;
         self.stats.bytes += bytes;
         self.stats.flushes += engine.journal().media().flushes() - flushes;
@@ -253,6 +283,18 @@ impl State {
         }
         inject::point(Site::CommitDone);
         Ok(())
+    }
+
+    /// A durable commit for all that have arrived.
+    #[inline]
+    pub(super) fn lead(&mut self, own: Option<&Control>) -> Result<(), Error> {
+        let result = self.commit(own, true);
+        self.served = self.target;
+        self.served_ok = result.is_ok();
+        if result.is_ok() {
+            self.durable = self.ticket;
+        }
+        result
     }
 }
 
@@ -290,7 +332,7 @@ pub(super) fn stage_pages(
             .take_written(base, mem::page_up(len).unwrap_or(len), |lo, hi| {
                 ranges.push((lo, hi))
             })
-            .map_err(|e| Error::io(&m.owned.path, "scanning for written pages", e))?;
+            .map_err(|e| Error::io(&m.path, "scanning for written pages", e))?;
         for (n, &(lo, hi)) in ranges.iter().enumerate() {
             match gather.pages(i, lo, hi, look, &mut *put) {
                 Ok(lines) => looked += lines,
@@ -372,6 +414,18 @@ pub(super) fn new_engine(path: &Path, file: &File) -> Result<(Engine, PathBuf), 
     made.map(|engine| (engine, at))
 }
 
+/// A number for a call of commit: whoever leads a commit serves all that have theirs by then.
+#[inline]
+pub(super) fn arrive() -> u64 {
+    if os::single_threaded() {
+        let n = ARRIVED.load(Ordering::Relaxed) + 1;
+        ARRIVED.store(n, Ordering::Relaxed);
+        n
+    } else {
+        ARRIVED.fetch_add(1, Ordering::AcqRel) + 1
+    }
+}
+
 /// Makes every update of every mapped file durable; all or nothing.
 #[inline]
 pub fn commit() -> Result<(), Error> {
@@ -380,13 +434,8 @@ pub fn commit() -> Result<(), Error> {
     }
     // Everything this thread has stored and marked precedes its arrival, and a leader reads the count of arrivals before
     // it gathers: whoever had arrived by then is served.
-    let mine = if os::single_threaded() {
-        let n = ARRIVED.load(Ordering::Relaxed) + 1;
-        ARRIVED.store(n, Ordering::Relaxed);
-        n
-    } else {
-        ARRIVED.fetch_add(1, Ordering::AcqRel) + 1
-    };
+    let epoch = tx::epoch();
+    let mine = arrive();
     let mut l = lock()?;
     let own = l.own;
     let s = l.state();
@@ -394,14 +443,11 @@ pub fn commit() -> Result<(), Error> {
         s.stats.grouped += 1;
         return Ok(());
     }
-    let target = ARRIVED.load(Ordering::Acquire);
-    let result = s.commit(own, true);
-    s.served = target;
-    s.served_ok = result.is_ok();
-    if result.is_ok() {
-        s.durable = s.ticket;
+    if tx::epoch() != epoch {
+        // An abort in another thread came between: what this thread had stored is gone.
+        return Err(Error::RolledBack);
     }
-    result
+    s.lead(own)
 }
 
 /// Makes the updates atomic now and durable by the time [`wait`] returns for the ticket.
@@ -440,54 +486,7 @@ pub fn abort() -> Result<(), Error> {
     let mut l = lock()?;
     let own = l.own;
     let s = l.state();
-    if let Some((engine, path)) = &mut s.engine {
-        // Asynchronous commits are commits: they stay.
-        engine.flush().map_err(|e| journal_error(path, e))?;
-        s.durable = s.ticket;
-    }
-    for i in 0..s.mappings.len() {
-        if s.mappings[i].new_len.take().is_some() {
-            let committed = match s.mappings[i].place {
-                Place::Member(id) => s.engine.as_ref().and_then(|(e, _)| e.committed_len(id)),
-                _ => Some(s.mappings[i].owned.meta.meta().committed_len),
-            };
-            let (Some(len), path) = (committed, s.mappings[i].owned.path.clone()) else {
-                continue;
-            };
-            let have = s.gather.extents[i].len;
-            if len > have {
-                // An uncommitted shrink: the old content is in the home still.
-                s.gather.set_len(i, len);
-            } else {
-                s.gather.set_len(i, len);
-                if let Some(home) = s.home_mut(i) {
-                    home.set_len(len)
-                        .map_err(|e| Error::io(&path, "cutting", e))?;
-                }
-            }
-        }
-    }
-    s.gather.roll_back(own);
-    if let Some(t) = &s.tracker {
-        for m in s.mappings.iter().filter(|m| !m.read_only) {
-            let len = mem::page_up(
-                s.gather
-                    .extents
-                    .iter()
-                    .find(|e| e.base == m.slot.base)
-                    .map_or(0, |e| e.len),
-            );
-            let mut ranges = Vec::new();
-            t.take_written(m.slot.base, len.unwrap_or(0), |lo, hi| {
-                ranges.push((lo, hi))
-            })
-            .map_err(|e| Error::io(&m.owned.path, "scanning for written pages", e))?;
-            for (lo, hi) in ranges {
-                // SAFETY: drops the process's own copies of pages; they read as the home image again.
-                unsafe { mem::madvise(lo, hi - lo, libc::MADV_DONTNEED) }
-                    .map_err(|e| Error::io(&m.owned.path, "dropping pages of", e))?;
-            }
-        }
-    }
-    Ok(())
+    let _closed = gate::close(own);
+    s.absorb();
+    s.roll_back(own)
 }

@@ -129,7 +129,7 @@ pub fn remap_window(addr: u64, old: u64, new: u64, moved: Option<u64>) -> Result
     }
     if new == 0 || off.checked_add(new).is_none_or(|end| end > m.slot.len) {
         return Err(Error::TooLarge {
-            path: m.owned.path.display().to_string(),
+            path: m.path.display().to_string(),
             len: new,
             what: "the address space kept for this file",
         });
