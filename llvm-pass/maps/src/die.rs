@@ -106,8 +106,8 @@ pub trait Source {
     fn die(&self, id: NodeId) -> Rc<Die>;
     /// What the module knows of the vtable with this symbol.
     fn vtable(&self, symbol: &str) -> VtableView;
-    /// The groups of vtables that only this module has: symbol and, as a demangler writes it, class.
-    fn local_vtables(&self) -> Vec<(String, String)>;
+    /// The groups of vtables that the module mentions: symbol and, as a demangler writes it, class.
+    fn vtables(&self) -> Vec<(String, String)>;
 }
 
 /// Skips what does not change a layout: typedefs and qualifiers. Gives up on cycles, which damaged input could have.

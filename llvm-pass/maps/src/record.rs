@@ -8,7 +8,7 @@ use crate::describe::{NO_VIRTUAL_BASE, NO_VTABLE, Walk};
 use crate::die::{Die, NodeId, Source, strip, tag};
 use crate::notes::{self, Notes};
 use crate::shapes::{integer, refused};
-use crate::vtable::{Bound, VtableView, local_symbol};
+use crate::vtable::{Bound, VtableView, symbol_of};
 
 const MAX_PARTS: usize = 1000;
 
@@ -59,11 +59,7 @@ impl<S: Source + ?Sized> Walk<'_, S> {
         let mut view = VtableView::Absent;
         let mut symbol = String::new();
         if !(parts.is_empty() && mentions.is_empty()) {
-            let global = die.identifier.strip_prefix("_ZTS");
-            symbol = match global {
-                Some(mangled) => format!("_ZTV{mangled}"),
-                None => local_symbol(name, self.src().local_vtables()).ok_or(NO_VTABLE)?,
-            };
+            symbol = symbol_of(name, &die.identifier, || self.src().vtables()).ok_or(NO_VTABLE)?;
             view = self.src().vtable(&symbol);
         }
         let mut next = 0;

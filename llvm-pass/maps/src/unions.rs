@@ -94,9 +94,14 @@ impl<S: Source + ?Sized> Walk<'_, S> {
             } if place >= whole && stride > 0 => Shape::Flexible { stride, element },
             other => other,
         };
+        // A field must have a name, and an anonymous member lends one only if it is a struct or like one.
+        let name = match (m.name.is_empty(), &shape) {
+            (true, Shape::Record { .. }) | (false, _) => m.name.as_str(),
+            (true, _) => "[union]",
+        };
         Member {
             annotated,
-            ..Member::new(&m.name, place, shape)
+            ..Member::new(name, place, shape)
         }
     }
 

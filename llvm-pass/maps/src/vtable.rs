@@ -40,8 +40,37 @@ pub struct Bound {
 
 const SLOT: u64 = 8;
 
-/// The group of a class that has no name outside its module: found by its readable name, if only one fits.
-pub(crate) fn local_symbol(class: &str, candidates: Vec<(String, String)>) -> Option<String> {
+/// The group's symbol. Clang gives a class the mangled name of its type information only when other modules may have to
+/// emit that, too; else the group is found by the class's readable name, if only one fits, or the name is simple enough to
+/// be mangled here.
+pub(crate) fn symbol_of(
+    class: &str,
+    identifier: &str,
+    candidates: impl FnOnce() -> Vec<(String, String)>,
+) -> Option<String> {
+    if let Some(mangled) = identifier.strip_prefix("_ZTS") {
+        return Some(format!("_ZTV{mangled}"));
+    }
+    mentioned(class, candidates()).or_else(|| Some(format!("_ZTV{}", mangled(class)?)))
+}
+
+/// The mangled name of a class that is no template, neither in a function nor in an anonymous namespace.
+fn mangled(class: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let parts: Vec<&str> = class.split("::").collect();
+    if !parts.iter().all(|p| !p.is_empty() && p.chars().all(plain)) {
+        return None;
+    }
+    let coded = parts.iter().enumerate().map(|(i, p)| match (i, *p) {
+        (0, "std") if parts.len() > 1 => "St".to_owned(),
+        (_, p) => format!("{}{p}", p.len()),
+    });
+    let text: String = coded.collect();
+    let nested = parts.len() > 2 || (parts.len() == 2 && parts.first() != Some(&"std"));
+    Some(if nested { format!("N{text}E") } else { text })
+}
+
+fn mentioned(class: &str, candidates: Vec<(String, String)>) -> Option<String> {
     let wanted = comparable(class);
     let mut fitting = candidates
         .into_iter()
@@ -137,5 +166,55 @@ impl VtableView {
             return part.checked_add_signed(*distance);
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{comparable, mangled, symbol_of};
+
+    #[test]
+    fn simple_names_are_mangled() {
+        for (class, want) in [
+            ("far_base", Some("8far_base")),
+            ("outer::v1::deep", Some("N5outer2v14deepE")),
+            ("std::exception", Some("St9exception")),
+            (
+                "std::pmr::memory_resource",
+                Some("NSt3pmr15memory_resourceE"),
+            ),
+            ("std", Some("3std")),
+            ("box<int>", None),
+            ("(anonymous namespace)::x", None),
+            ("f()::x", None),
+        ] {
+            assert_eq!(mangled(class).as_deref(), want, "{class}");
+        }
+    }
+
+    #[test]
+    fn groups_are_found_by_name() {
+        let known = |names: &[&str]| {
+            names
+                .iter()
+                .enumerate()
+                .map(|(i, n)| (format!("_ZTV{i}"), (*n).to_owned()))
+                .collect::<Vec<_>>()
+        };
+        let find = |class: &str, names: &[&str]| symbol_of(class, "", || known(names));
+        let names = ["b<int, a<int>>", "(anonymous namespace)::c", "f(int)::d"];
+        assert_eq!(find("b<int, a<int> >", &names).as_deref(), Some("_ZTV0"));
+        assert_eq!(
+            find("(anonymous namespace)::c", &names).as_deref(),
+            Some("_ZTV1")
+        );
+        assert_eq!(find("f()::d", &names).as_deref(), Some("_ZTV2"));
+        // Two functions called f: which of them is unknown.
+        assert_eq!(find("f()::d", &["f(int)::d", "f(char)::d"]), None);
+        assert_eq!(
+            symbol_of("x", "_ZTS1x", Vec::new).as_deref(),
+            Some("_ZTV1x")
+        );
+        assert_ne!(comparable("(anonymous namespace)::c"), comparable("c"));
     }
 }
