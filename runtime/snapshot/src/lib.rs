@@ -18,8 +18,8 @@ pub mod thread;
 
 pub use error::Error;
 pub use file::{
-    fresh_uuid, journal_path, meta_path, recover_path, remove_if_orphan, resolve_journal,
-    sweep_journals, write_meta,
+    Owned, fresh_uuid, journal_path, meta_path, own, recover_path, remove_if_orphan,
+    resolve_journal, sweep_journals, write_meta,
 };
 pub use gate::{enter as op_begin, leave as op_end};
 pub use space::pick_puddle;
