@@ -1,0 +1,33 @@
+//! Direct pools: puddles mapped shared at their home addresses and changed in place, under this thread's log.
+//!
+//! * [`space`]: the direct address space; which addresses are mapped, and for which pool.
+//! * [`tx`]: what a thread does: `begin`, `undo`, `redo`, `on_abort`, `commit`, `abort`.
+//! * [`files`]: log space and log files beside an embedded pool, and the recovery of what dead processes left.
+//! * [`lock`]: the lock of a pool's allocator, shared by all processes that have the pool open.
+//! * [`memory`]: a direct pool as the heap sees it.
+//!
+//! The protocol is `vernal_journal::direct`; here is only what needs mapped memory, files and threads.
+
+pub mod files;
+mod home;
+pub mod lock;
+pub mod memory;
+pub mod space;
+pub mod tx;
+
+pub use files::{DirLogs, PuddleFile, RecoveredSpace, recover_dead};
+pub use lock::AllocLock;
+pub use memory::DirectMemory;
+
+use vernal_journal::direct::DirectError;
+
+use crate::Error;
+
+impl From<DirectError> for Error {
+    fn from(e: DirectError) -> Error {
+        match e {
+            DirectError::Aborted => Error::Aborted,
+            other => Error::invalid(other.to_string()),
+        }
+    }
+}

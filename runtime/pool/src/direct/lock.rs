@@ -1,0 +1,221 @@
+//! The lock of a direct pool's allocator, shared by the processes that have the pool open.
+//!
+//! Allocator words are undo-logged like all others, so two transactions must not change the same one at a time: an abort of one
+//! would take back what the other did. So a transaction that allocates or frees holds this lock to its end. It is a robust
+//! mutex in a small file beside the root puddle: when its owner dies, the next one recovers what the owner left, and goes on.
+
+use std::cell::UnsafeCell;
+use std::fs::{self, File};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use vernal_sys::mem::{self, PAGE_SIZE};
+use vernal_sys::{create_like, os};
+
+use crate::Error;
+
+/// How long a transaction waits for another one that allocates in the same pool: longer means that the two wait for each other.
+const PATIENCE_SECONDS: libc::time_t = 10;
+
+/// What lies in the file. It means nothing once no process has it open: the first one makes it anew.
+#[repr(C)]
+struct Shared {
+    mutex: UnsafeCell<libc::pthread_mutex_t>,
+    /// Which process had the lock last: what others remember of the heap is out of date.
+    last: AtomicU64,
+}
+
+/// What to do when the owner of the lock died: recover its logs.
+pub type OwnerDied = Box<dyn Fn() -> Result<(), Error> + Send + Sync>;
+
+/// The lock.
+pub struct AllocLock {
+    shared: *mut Shared,
+    path: PathBuf,
+    /// This process.
+    id: u64,
+    /// The heap was rolled back by an abort.
+    restored: AtomicBool,
+    owner_died: OwnerDied,
+    /// Kept open for its shared lock: as long as anybody has it, nobody makes the mutex anew.
+    _file: File,
+}
+
+// SAFETY: the mutex synchronises itself, the rest is atomics; the mapping lives as long as the value.
+unsafe impl Send for AllocLock {}
+// SAFETY: as above.
+unsafe impl Sync for AllocLock {}
+
+impl std::fmt::Debug for AllocLock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AllocLock")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+fn flock(file: &File, how: libc::c_int) -> io::Result<bool> {
+    loop {
+        // SAFETY: flock takes no pointers.
+        if unsafe { libc::flock(file.as_raw_fd(), how) } == 0 {
+            return Ok(true);
+        }
+        let e = io::Error::last_os_error();
+        match e.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EWOULDBLOCK) => return Ok(false),
+            _ => return Err(e),
+        }
+    }
+}
+
+impl AllocLock {
+    /// The lock of the pool in `dir`. The first process to open it makes it.
+    pub fn open(dir: &Path, owner_died: OwnerDied) -> Result<Arc<AllocLock>, Error> {
+        let path = dir.join("root.puddle.vernal-alloc");
+        let fail = |what| {
+            let path = path.clone();
+            move |e| Error::io(path, what, e)
+        };
+        let open = || fs::OpenOptions::new().read(true).write(true).open(&path);
+        let file = match open() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let like = fs::metadata(dir.join("root.puddle")).or_else(|_| fs::metadata(dir));
+                match create_like(&path, &like.map_err(fail("reading whose it is"))?) {
+                    // Another process was faster.
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => open(),
+                    other => other,
+                }
+            }
+            other => other,
+        };
+        let file = file.map_err(fail("opening"))?;
+        let alone = flock(&file, libc::LOCK_EX | libc::LOCK_NB).map_err(fail("locking"))?;
+        if alone {
+            file.set_len(PAGE_SIZE)
+                .map_err(fail("setting its length"))?;
+        }
+        if !alone {
+            // Waits for one who is making it.
+            flock(&file, libc::LOCK_SH).map_err(fail("locking"))?;
+        }
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a fresh mapping at an address that the kernel picks; the file is a page long.
+        let at = unsafe { mem::mmap(0, PAGE_SIZE, prot, libc::MAP_SHARED, file.as_raw_fd(), 0) }
+            .map_err(fail("mapping"))?;
+        let shared = at as *mut Shared;
+        if alone {
+            // SAFETY: no other process has the file open under a lock, so the page is ours alone until the lock is shared.
+            unsafe { initialise(shared) }.map_err(fail("making the mutex"))?;
+            flock(&file, libc::LOCK_SH).map_err(fail("locking"))?;
+        }
+        let id = os::random_uuid().map_err(fail("making an identity"))?;
+        let (id, _) = id.split_at(8);
+        Ok(Arc::new(AllocLock {
+            shared,
+            path,
+            id: id.try_into().map_or(1, u64::from_le_bytes) | 1,
+            restored: AtomicBool::new(false),
+            owner_died,
+            _file: file,
+        }))
+    }
+
+    fn shared(&self) -> &Shared {
+        // SAFETY: mapped and initialised as long as `self` lives.
+        unsafe { &*self.shared }
+    }
+
+    /// Takes the lock. `true` when what this process remembers of the heap is out of date.
+    pub(super) fn lock(&self) -> Result<bool, Error> {
+        let mutex = self.shared().mutex.get();
+        // SAFETY: an initialised, process-shared mutex.
+        let mut done = unsafe { libc::pthread_mutex_trylock(mutex) };
+        if done == libc::EBUSY {
+            let mut until = MaybeUninit::<libc::timespec>::uninit();
+            // SAFETY: `until` is writable, and written before it is read.
+            let until = unsafe {
+                libc::clock_gettime(libc::CLOCK_REALTIME, until.as_mut_ptr());
+                let mut until = until.assume_init();
+                until.tv_sec += PATIENCE_SECONDS;
+                until
+            };
+            // SAFETY: as above.
+            done = unsafe { libc::pthread_mutex_timedlock(mutex, &until) };
+        }
+        match done {
+            0 => {}
+            libc::EOWNERDEAD => {
+                if let Err(e) = (self.owner_died)() {
+                    // Not consistent: the next owner gets the same, and nobody allocates in a heap that is half changed.
+                    // SAFETY: held by this thread.
+                    unsafe { libc::pthread_mutex_unlock(mutex) };
+                    return Err(e);
+                }
+                // SAFETY: held by this thread, after its owner died.
+                unsafe { libc::pthread_mutex_consistent(mutex) };
+                self.shared().last.store(0, Ordering::Relaxed);
+            }
+            libc::ETIMEDOUT => return Err(Error::Conflict),
+            other => {
+                return Err(Error::io(
+                    &self.path,
+                    "locking the allocator (open the pool again)",
+                    io::Error::from_raw_os_error(other),
+                ));
+            }
+        }
+        let last = self.shared().last.swap(self.id, Ordering::Relaxed);
+        let restored = self.restored.swap(false, Ordering::Relaxed);
+        Ok(last != self.id || restored)
+    }
+
+    pub(super) fn unlock(&self) {
+        // SAFETY: called by the thread that holds the lock, once.
+        unsafe { libc::pthread_mutex_unlock(self.shared().mutex.get()) };
+    }
+
+    pub(super) fn heap_was_restored(&self) {
+        self.restored.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for AllocLock {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping; nothing refers to it any more.
+        let _ = unsafe { mem::munmap(self.shared as u64, PAGE_SIZE) };
+    }
+}
+
+/// Makes the mutex.
+///
+/// # Safety
+///
+/// `shared` is a writable page that nobody else uses.
+unsafe fn initialise(shared: *mut Shared) -> io::Result<()> {
+    let cvt = |done| match done {
+        0 => Ok(()),
+        e => Err(io::Error::from_raw_os_error(e)),
+    };
+    let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+    let attributes = attributes.as_mut_ptr();
+    // SAFETY: attributes are initialised first; the mutex lies in the caller's page.
+    unsafe {
+        cvt(libc::pthread_mutexattr_init(attributes))?;
+        cvt(libc::pthread_mutexattr_setpshared(
+            attributes,
+            libc::PTHREAD_PROCESS_SHARED,
+        ))?;
+        cvt(libc::pthread_mutexattr_setrobust(
+            attributes,
+            libc::PTHREAD_MUTEX_ROBUST,
+        ))?;
+        shared.write_bytes(0, 1);
+        cvt(libc::pthread_mutex_init((*shared).mutex.get(), attributes))?;
+        cvt(libc::pthread_mutexattr_destroy(attributes))
+    }
+}
