@@ -161,16 +161,24 @@ impl Client {
 
     /// Opens a pool.
     pub fn open(&mut self, name: &str, access: Access) -> Result<OpenPool, ClientError> {
-        let request = Request::Open {
+        self.opened(&Request::Open {
             name: name.to_owned(),
             access,
-        };
-        match self.call(&request)? {
+        })
+    }
+
+    /// The puddles of a pool that is open, once more: in a direct pool, another writer may have added some.
+    pub fn refresh(&mut self, pool: Id) -> Result<OpenPool, ClientError> {
+        self.opened(&Request::Refresh { pool })
+    }
+
+    fn opened(&mut self, request: &Request) -> Result<OpenPool, ClientError> {
+        match self.call(request)? {
             (Reply::Opened { pool, puddles }, fds) => Ok(OpenPool {
                 pool,
                 puddles: granted(puddles, fds),
             }),
-            _ => Err(unexpected(&request)),
+            _ => Err(unexpected(request)),
         }
     }
 
@@ -202,9 +210,9 @@ impl Client {
         }
     }
 
-    /// A log puddle for direct pools.
-    pub fn log(&mut self, size: u64) -> Result<(LogInfo, File), ClientError> {
-        let request = Request::Log { size };
+    /// A log file for direct pools, with its header in place; it continues `log` if that is given.
+    pub fn log(&mut self, size: u64, log: Option<Id>) -> Result<(LogInfo, File), ClientError> {
+        let request = Request::Log { size, log };
         match self.call(&request)? {
             (Reply::Log(info), fds) => {
                 let file = fds.into_iter().next().map(File::from);

@@ -3,7 +3,7 @@
 /// Longest packet, in bytes. Receivers have a buffer of this size; a longer packet is refused without being read.
 pub const MAX_FRAME: usize = 64 << 10;
 /// Longest name of a pool, in bytes.
-pub const MAX_NAME: usize = 64;
+pub const MAX_NAME: usize = vernal_format::puddle::LABEL_MAX;
 /// Longest free text (error text, a client's name, a reason), in bytes.
 pub const MAX_TEXT: usize = 1024;
 /// Longest text of the metrics, in bytes.
@@ -16,10 +16,12 @@ pub const MAX_PAGE: usize = 128;
 pub const MAX_USERS: usize = 16;
 /// Longest journal that puddled replays, superblocks included. It bounds what a hostile journal can cost.
 pub const MAX_JOURNAL: u64 = 2 << 30;
-/// Largest log puddle of a direct pool.
+/// Shortest log file of a direct pool.
+pub const MIN_LOG: u64 = 64 << 10;
+/// Longest log file of a direct pool.
 pub const MAX_LOG: u64 = 1 << 30;
-/// Most log puddles of one client.
-pub const MAX_LOGS: usize = 1024;
+/// Most log files of one client.
+pub const MAX_LOGS: usize = vernal_format::MAX_LOG_FILES;
 /// Pools that one client may have open.
 pub const MAX_OPEN_POOLS: usize = 64;
 /// Imports that one client may have unfinished.

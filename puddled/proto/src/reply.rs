@@ -89,12 +89,18 @@ pub struct JournalInfo {
     pub max_len: u64,
 }
 
-/// A log puddle.
+/// A log file of a direct pool, as its header has it. Its generation is 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogInfo {
     /// Its identity.
     pub id: Id,
-    /// Its size in bytes.
+    /// The log that it is part of: the identity of the log's first file.
+    pub log: Id,
+    /// Its place in the log.
+    pub position: u32,
+    /// The client's log space.
+    pub space: Id,
+    /// Its length in bytes.
     pub size: u64,
     /// Its name, for messages.
     pub name: String,
@@ -146,7 +152,7 @@ pub enum Reply {
     Grown(PuddleInfo),
     /// The journal, with its descriptor.
     Journal(JournalInfo),
-    /// A log puddle, with its descriptor.
+    /// A log file, with its descriptor.
     Log(LogInfo),
     /// A page of pools.
     Pools {

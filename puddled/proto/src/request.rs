@@ -43,6 +43,12 @@ pub enum Request {
         /// What for.
         access: Access,
     },
+    /// The puddles of an open pool once more: in a direct pool, another writer may have added some.
+    /// [`crate::Reply::Opened`], as for [`Request::Open`].
+    Refresh {
+        /// The pool.
+        pool: Id,
+    },
     /// Adds a puddle to a pool that is open for writing. [`crate::Reply::Grown`] with its descriptor. It stays if the pool page
     /// names it when the pool is closed or recovered.
     Grow {
@@ -61,10 +67,12 @@ pub enum Request {
     },
     /// The client's own journal for buffered pools, made at first use. [`crate::Reply::Journal`] with its descriptor.
     Journal,
-    /// A log puddle for direct pools. [`crate::Reply::Log`] with its descriptor.
+    /// A log file for direct pools, empty and with its header in place. [`crate::Reply::Log`] with its descriptor.
     Log {
-        /// Bytes of it.
+        /// Bytes of it; rounded up to whole pages.
         size: u64,
+        /// The log that it continues; a new log if not given.
+        log: Option<Id>,
     },
     /// Closes a pool: the client has unmapped it, and its journal no longer serves it. [`crate::Reply::Done`].
     Close {
@@ -184,6 +192,7 @@ impl Request {
         match self {
             Request::Create { .. } => "create",
             Request::Open { .. } => "open",
+            Request::Refresh { .. } => "refresh",
             Request::Grow { .. } => "grow",
             Request::Shrink { .. } => "shrink",
             Request::Journal => "journal",
@@ -227,7 +236,7 @@ impl Request {
             Request::Grow { size, .. } => {
                 check_limit("a puddle size", *size, PUDDLE_MIN << PUDDLE_MAX_SHIFT)
             }
-            Request::Log { size } => check_limit("a log size", *size, MAX_LOG),
+            Request::Log { size, .. } => check_limit("a log size", *size, MAX_LOG),
             Request::List { after, limit } => {
                 if let Some(after) = after {
                     check_name(after)?;
@@ -268,7 +277,8 @@ impl Request {
                 check_name(name)?;
                 check_mode(*mode)
             }
-            Request::Shrink { .. }
+            Request::Refresh { .. }
+            | Request::Shrink { .. }
             | Request::Journal
             | Request::Close { .. }
             | Request::QuotaGet { .. }

@@ -13,7 +13,7 @@ fn id() -> impl Strategy<Value = Id> {
 }
 
 fn name() -> impl Strategy<Value = String> {
-    "[A-Za-z0-9_][A-Za-z0-9._-]{0,63}"
+    "[A-Za-z0-9_][A-Za-z0-9._-]{0,62}"
 }
 
 fn kind() -> impl Strategy<Value = PoolKind> {
@@ -50,7 +50,8 @@ fn request() -> impl Strategy<Value = Request> {
         (id(), 0u64..=1 << 38).prop_map(|(pool, size)| Request::Grow { pool, size }),
         (id(), id()).prop_map(|(pool, puddle)| Request::Shrink { pool, puddle }),
         Just(Request::Journal),
-        (0u64..=1 << 30).prop_map(|size| Request::Log { size }),
+        (0u64..=1 << 30, option::of(id())).prop_map(|(size, log)| Request::Log { size, log }),
+        id().prop_map(|pool| Request::Refresh { pool }),
         id().prop_map(|pool| Request::Close { pool }),
         name().prop_map(|name| Request::Remove { name }),
         (option::of(name()), 0..=MAX_PAGE as u16)
@@ -145,8 +146,16 @@ fn reply() -> impl Strategy<Value = Reply> {
         puddle().prop_map(Reply::Grown),
         (id(), ".{0,60}", any::<u64>())
             .prop_map(|(id, name, max_len)| Reply::Journal(JournalInfo { id, name, max_len })),
-        (id(), ".{0,60}", any::<u64>())
-            .prop_map(|(id, name, size)| Reply::Log(LogInfo { id, size, name })),
+        (id(), id(), id(), ".{0,60}", any::<u64>(), any::<u32>()).prop_map(
+            |(id, log, space, name, size, position)| Reply::Log(LogInfo {
+                id,
+                log,
+                position,
+                space,
+                size,
+                name
+            })
+        ),
         (vec(pool(), 0..8), any::<bool>()).prop_map(|(pools, more)| Reply::Pools { pools, more }),
         (pool(), vec(puddle(), 0..=MAX_PUDDLES))
             .prop_map(|(pool, puddles)| Reply::Stat { pool, puddles }),

@@ -69,6 +69,12 @@ impl<M: Media> MetaFile<M, Unrecovered> {
         }
     }
 
+    /// Takes the file as it is, whatever a journal may hold. Only for whoever knows that the journal named here holds nothing of
+    /// the file (it never became a member of it, or has left it), or for a user who has decided to give that up.
+    pub fn without_journal(self) -> MetaFile<M, Recovered> {
+        self.into_recovered()
+    }
+
     /// Says that recovery is done. Only recovery may say so.
     pub(crate) fn into_recovered(self) -> MetaFile<M, Recovered> {
         let MetaFile {
