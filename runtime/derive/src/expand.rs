@@ -5,7 +5,10 @@ use crate::options::Options;
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Data, DataEnum, DataStruct, DeriveInput, Error, Fields, GenericParam, Lifetime, Result};
+use syn::{
+    Data, DataEnum, DataStruct, DeriveInput, Error, Fields, GenericParam, Lifetime, Result,
+    TypeParamBound,
+};
 
 /// The implementation of `Persist` for `input`.
 pub fn persist(input: &DeriveInput) -> Result<TokenStream> {
@@ -24,12 +27,12 @@ pub fn persist(input: &DeriveInput) -> Result<TokenStream> {
     let name = name(input, &options);
     let descriptor = parts.descriptor();
     let (bounded, arguments, elsewhere) = (&parts.bounded, &parts.arguments, &parts.elsewhere);
-    let (ident, predicates) = (&input.ident, &input.generics.where_clause);
+    let ident = &input.ident;
     Ok(quote! {
         // SAFETY: generated from the type's definition: the shape has each field at its offset, every field is
         // persistent itself, and the layout does not depend on the brand.
         #[automatically_derived]
-        unsafe impl<#bounded> ::vernal::Persist for #ident<#arguments> #predicates {
+        unsafe impl<#bounded> ::vernal::Persist for #ident<#arguments> {
             type At<'__brand> = #ident<#elsewhere>;
 
             fn name() -> ::std::string::String {
@@ -50,6 +53,8 @@ pub fn persist(input: &DeriveInput) -> Result<TokenStream> {
         }
     })
 }
+
+const BOUNDS: &str = "the parameters of a persistent type have no bounds but `Persist`: put this one on the functions that need it";
 
 /// The generic parameters in the forms that the implementation needs.
 struct Generics {
@@ -72,6 +77,9 @@ impl Generics {
             depends: false,
         };
         let mut brands = 0;
+        if let Some(clause) = &input.generics.where_clause {
+            return Err(Error::new_spanned(clause, BOUNDS));
+        }
         for param in &input.generics.params {
             match param {
                 GenericParam::Lifetime(brand) => {
@@ -90,10 +98,17 @@ impl Generics {
                 }
                 GenericParam::Type(ty) => {
                     parts.depends = true;
-                    let (ident, bounds) = (&ty.ident, &ty.bounds);
-                    parts
-                        .bounded
-                        .extend(quote!(#ident: ::vernal::Persist + #bounds,));
+                    let ident = &ty.ident;
+                    let persist = |bound: &TypeParamBound| match bound {
+                        TypeParamBound::Trait(t) => {
+                            t.path.segments.last().is_some_and(|s| s.ident == "Persist")
+                        }
+                        _ => false,
+                    };
+                    if let Some(other) = ty.bounds.iter().find(|b| !persist(b)) {
+                        return Err(Error::new_spanned(other, BOUNDS));
+                    }
+                    parts.bounded.extend(quote!(#ident: ::vernal::Persist,));
                     parts.arguments.extend(quote!(#ident,));
                     parts
                         .elsewhere

@@ -77,7 +77,7 @@
 //! [`op`] guard keeps commits of other threads out while an invariant is broken. While a thread unwinds, dropping a [`Map`]
 //! discards what is uncommitted (the unwinding may have interrupted an update); otherwise it commits, and [`Map::close`]
 //! reports whether that worked. Inside a transaction nothing else is committed or closed: that is an error, and a `Map` or
-//! `Pool` that is dropped there stays open. Only exclusive access in direct pools panics, when their log has no space.
+//! `Pool` that is dropped there stays open. What panics says so: exclusive access in direct pools whose log is full, indexing.
 
 mod error;
 pub mod layout;

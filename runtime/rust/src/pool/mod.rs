@@ -123,6 +123,7 @@ impl<R: Persist> PoolOptions<R> {
             handle,
             root: NonNull::dangling(),
             read_only: self.flags & sys::VN_READONLY != 0,
+            joined: tx::Joined::default(),
             types: PhantomData,
         };
         pool.root = match pool.find_root()? {
@@ -140,11 +141,11 @@ impl<R: Persist> PoolOptions<R> {
 ///
 /// Dropping it closes the pool; [`close`](Self::close) reports whether that worked. To share one between threads, put it
 /// behind an `RwLock`: readers then run beside each other, and transactions alone.
-#[derive(Debug)]
 pub struct Pool<R: Persist> {
     handle: NonNull<sys::VnPool>,
     root: NonNull<u8>,
     read_only: bool,
+    joined: tx::Joined,
     types: PhantomData<fn() -> R>,
 }
 
@@ -171,7 +172,15 @@ impl<R: Persist> Pool<R> {
     }
 
     /// The root object, for reading. It sees everything that committed.
+    ///
+    /// # Panics
+    ///
+    /// After a transaction on this pool inside one on another pool, until that has ended: it may still be rolled back.
+    #[track_caller]
     pub fn root(&self) -> &R::At<'_> {
+        if self.joined.is_pending() {
+            panic!("{}", tx::pending("a look"));
+        }
         // SAFETY: the root is an initialised R, as its descriptor was compared, and nobody changes it while the pool is
         // borrowed.
         unsafe { self.root.cast().as_ref() }
@@ -206,7 +215,7 @@ impl<R: Persist> Pool<R> {
     ) -> Result<(T, Option<Ticket>), E> {
         self.writable()?;
         let (handle, root) = (self.handle.as_ptr(), self.root);
-        tx::run(wait, || {
+        tx::run(&self.joined, wait, || {
             // SAFETY: inside a transaction until the closure returns; the pool is exclusively borrowed, so that this is
             // the only way to its root.
             let (tx, root) = unsafe { (Tx::new(handle), RootMut::new(root.cast())) };
@@ -225,6 +234,9 @@ impl<R: Persist> Pool<R> {
     /// Closes the pool.
     pub fn close(self) -> Result<(), Error> {
         refuse_inside("a pool is closed")?;
+        if self.joined.is_pending() {
+            return Err(tx::pending("a close"));
+        }
         let pool = std::mem::ManuallyDrop::new(self);
         // SAFETY: open, and not used again.
         Error::check(unsafe { sys::vn_pool_close(pool.handle.as_ptr()) })
@@ -255,7 +267,7 @@ impl<R: Persist> Pool<R> {
             return Err(Error::new(ErrorCode::NotFound, text));
         }
         let handle = self.handle.as_ptr();
-        let made = tx::run(true, || {
+        let made = tx::run(&self.joined, true, || {
             // SAFETY: inside a transaction until the closure returns.
             let tx = unsafe { Tx::new(handle) };
             let value = init(&tx)?;
@@ -272,10 +284,20 @@ impl<R: Persist> Pool<R> {
     }
 }
 
+impl<R: Persist> std::fmt::Debug for Pool<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool")
+            .field("handle", &self.handle)
+            .field("root", &self.root)
+            .field("type", &R::name())
+            .finish()
+    }
+}
+
 impl<R: Persist> Drop for Pool<R> {
     fn drop(&mut self) {
         // Inside a transaction on another pool it cannot be closed: it stays open.
-        if !inside() {
+        if !inside() && !self.joined.is_pending() {
             // SAFETY: open, and not used again. An error has nowhere to go; `close` reports it.
             let _ = unsafe { sys::vn_pool_close(self.handle.as_ptr()) };
         }

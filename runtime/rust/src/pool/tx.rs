@@ -1,10 +1,12 @@
 //! Transactions.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Brand;
 use super::boxed::PBox;
@@ -160,7 +162,48 @@ pub(super) fn announce<T>(at: *const T, len: usize) -> Result<(), Error> {
     Error::check(unsafe { sys::vn_tx_add(address(at), len) })
 }
 
+/// Which outermost transaction a pool is part of through an inner one; 0 for none. Until that ends, what the inner one did
+/// can still be rolled back, so nobody may hold references into the pool.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Joined(Arc<AtomicU64>);
+
+impl Joined {
+    /// Whether the outermost transaction is still running.
+    pub(super) fn is_pending(&self) -> bool {
+        self.0.load(Ordering::Acquire) != 0
+    }
+
+    /// For an inner transaction: joins this thread's outermost one.
+    fn join(&self) -> Result<(), Error> {
+        let own = OUTERMOST.get();
+        match self
+            .0
+            .compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => {
+                JOINED.with_borrow_mut(|joined| joined.push(self.clone()));
+                Ok(())
+            }
+            Err(id) if id == own => Ok(()),
+            Err(_) => Err(pending("a transaction")),
+        }
+    }
+}
+
+/// The error for what is done to a pool meanwhile.
+pub(super) fn pending(what: &str) -> Error {
+    let text = format!(
+        "{what} on a pool that another pool's transaction has changed and that has not ended yet: wait for its end"
+    );
+    Error::new(ErrorCode::Busy, text)
+}
+
+static NEXT_OUTERMOST: AtomicU64 = AtomicU64::new(1);
+
 thread_local! {
+    /// Number of this thread's outermost transaction, and the pools that joined it.
+    static OUTERMOST: Cell<u64> = const { Cell::new(0) };
+    static JOINED: RefCell<Vec<Joined>> = const { RefCell::new(Vec::new()) };
     /// Depth of this thread's Rust transactions, and whether one of them has failed.
     static NESTING: Cell<(u32, bool)> = const { Cell::new((0, false)) };
 }
@@ -187,12 +230,13 @@ const RETRIES: u32 = 1000;
 /// Runs `body` as a transaction, again when another thread's abort has taken it along. Durable when this returns, or at
 /// the ticket if `wait` is false; inside another transaction of this thread, with the outermost.
 pub(super) fn run<T, E: From<Error>>(
+    pool: &Joined,
     wait: bool,
     mut body: impl FnMut() -> Result<T, E>,
 ) -> Result<(T, Option<Ticket>), E> {
     let mut attempt = 0;
     loop {
-        match once(wait, &mut body) {
+        match once(pool, wait, &mut body) {
             Ok(done) => return Ok(done),
             Err(Failure::Conflict(_)) if attempt < RETRIES => attempt += 1,
             Err(Failure::Conflict(e)) => return Err(e.into()),
@@ -207,16 +251,22 @@ enum Failure<E> {
 }
 
 fn once<T, E: From<Error>>(
+    pool: &Joined,
     wait: bool,
     body: &mut impl FnMut() -> Result<T, E>,
 ) -> Result<(T, Option<Ticket>), Failure<E>> {
     let other = |e: Error| Failure::Other(E::from(e));
     let (depth, failed_before) = NESTING.get();
     if depth == 0 {
+        if pool.is_pending() {
+            return Err(other(pending("a transaction")));
+        }
         // SAFETY: paired with the commit or abort below, on this thread.
         Error::check(unsafe { sys::vn_tx_begin() }).map_err(other)?;
         NESTING.set((1, false));
+        OUTERMOST.set(NEXT_OUTERMOST.fetch_add(1, Ordering::Relaxed));
     } else {
+        pool.join().map_err(other)?;
         NESTING.set((depth + 1, failed_before));
     }
     // What an unwinding closure has broken in the pool is rolled back before anyone sees it.
@@ -231,6 +281,7 @@ fn once<T, E: From<Error>>(
             Err(panic) => resume_unwind(panic),
         };
     }
+    let _release = Release;
     match outcome {
         Ok(Ok(value)) if !failed => match finish(wait) {
             Ok(ticket) => Ok((value, ticket)),
@@ -251,6 +302,19 @@ fn once<T, E: From<Error>>(
             let _ = roll_back();
             resume_unwind(panic)
         }
+    }
+}
+
+/// Lets the pools go that joined, when the outermost transaction has committed or has been rolled back.
+struct Release;
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        JOINED.with_borrow_mut(|joined| {
+            joined
+                .drain(..)
+                .for_each(|pool| pool.0.store(0, Ordering::Release));
+        });
     }
 }
 
