@@ -330,13 +330,6 @@ impl<'a, S: ObjectSpace + ?Sized> Walker<'a, S> {
                     (Flow::Stop, _) => end = Flow::Stop,
                     (Flow::Continue, Target::Object { object, .. } | Target::End { object }) => {
                         self.push(object, index, word as u64 * 8);
-                        // A pointer to the very start of an object may as well be the end of the one before.
-                        if self.conservative
-                            && object.addr == value
-                            && let Some(before) = ending_at(self.space, value)
-                        {
-                            self.push(before, index, word as u64 * 8);
-                        }
                     }
                     _ => {}
                 }

@@ -14,8 +14,8 @@ impl Visitor for Nothing {
 }
 
 /// The objects that can be reached from the root and from `more`. In doubt an object counts as reached: memory without
-/// type is searched for anything that looks like a pointer, and a pointer to where one object ends and another begins
-/// reaches both. A set from a walk that the budget ended is not complete, and nothing may be reclaimed by it.
+/// type is searched for anything that looks like a pointer. A pointer to where one object ends and another begins reaches
+/// the one that begins: what holds the end of an array holds its start, too. A set from a walk that the budget ended is not complete, and nothing may be reclaimed by it.
 pub fn reach<S: ObjectSpace + ?Sized>(
     space: &S,
     plans: &Plans,
