@@ -322,3 +322,52 @@ fn the_command_and_the_statistics_can_be_seen() {
         "{output:?}"
     );
 }
+
+#[test]
+fn types_of_allocations_need_no_debug_information() {
+    let Some(b) = Bench::new() else { return };
+    b.write(
+        "pool.c",
+        "#ifdef __clang__\n__declspec(allocator)\n#endif\nvoid *__vn_new(void *, unsigned long, const void *);\n\
+         struct node { struct node *next; long key; };\n\
+         struct node *make(void *pool) { return (struct node *)__vn_new(pool, sizeof(struct node), 0); }\n",
+    );
+    let sections = |name: &str| {
+        let mut command = Command::new("readelf");
+        let output = command.arg("-SW").arg(b.path(name)).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for level in ["-O0", "-O2", "-O2 -g0", "-O2 -flto -ffat-lto-objects"] {
+        b.cc(&format!("{level} -c pool.c"));
+        let found = sections("pool.o");
+        assert!(found.contains(" vernal_types "), "{level}: {found}");
+        assert!(!found.contains(".debug"), "{level}: {found}");
+        assert!(b.instrumented("pool.o"));
+    }
+    b.cc("-O2 -g1 -c pool.c");
+    let found = sections("pool.o");
+    assert!(found.contains(" vernal_types ") && found.contains(".debug_line"));
+    let mut command = Command::new("llvm-dwarfdump-22");
+    let output = command.arg(b.path("pool.o")).output().unwrap();
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("DW_TAG_structure_type"));
+    b.cc("-O2 -g -c pool.c");
+    assert!(sections("pool.o").contains(".debug_info"));
+    // Preprocessed elsewhere, compiled here.
+    b.write("pool.i", &b.cc("-E pool.c"));
+    b.cc("-O2 -c pool.i");
+    assert!(sections("pool.o").contains(" vernal_types "));
+    // What has no such allocation is compiled to the same bytes.
+    for level in ["-O0", "-O2"] {
+        b.cc(&format!("{level} -c b.c -o with.o"));
+        b.cc(&format!("{level} --vernal-no-types -c b.c -o without.o"));
+        let read = |name: &str| fs::read(b.path(name)).unwrap();
+        assert_eq!(read("with.o"), read("without.o"), "{level}");
+    }
+    let said = b.cc("--vernal-print-types -c pool.c");
+    assert!(
+        said.contains("node: 16 bytes, aligned to 8")
+            && said.contains("+0 next: pointer to node")
+            && said.contains("{\"type\":\"node\""),
+        "{said}"
+    );
+}
