@@ -186,14 +186,14 @@ impl<M: PoolMemory> Heap<M> {
             Ok(true)
         })?;
         drop(slow);
-        let old_end = addr + (old_pages << PAGE_SHIFT);
         let new_end = addr + (pages << PAGE_SHIFT);
-        if grown && new_end > old_end {
-            self.zero(old_end, new_end - old_end)?;
+        let used_end = addr + object.size;
+        if grown && size > object.size {
+            self.zero(used_end, new_end - used_end)?;
         }
         if size < object.size {
             // The rest of the last page still was the object's: an abort gives it back, so it is logged.
-            self.clear(addr + size, new_end.min(addr + object.size))?;
+            self.clear(addr + size, new_end.min(used_end))?;
         }
         Ok(grown)
     }

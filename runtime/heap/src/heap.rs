@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vernal_abi::puddle::{CHUNK_SIZE, MAX_PUDDLES};
-use vernal_format::puddle::{CHUNK_PAGES, CLASSES, Extent, PAGE_SHIFT, PageDesc, PoolHead};
+use vernal_format::puddle::{CHUNK_PAGES, CLASSES, Class, Extent, PAGE_SHIFT, PageDesc, PoolHead};
 use vernal_format::types::TypeDesc;
 
 use crate::batch::Batch;
@@ -45,6 +45,9 @@ pub(crate) struct Slow {
     /// Every puddle that was ever given: an abort can bring one back.
     pub known: Vec<Mapped>,
 }
+
+/// Bytes of a slab header.
+const SLAB_LINE: u64 = 8 * Class::HEADER_WORDS as u64;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -206,6 +209,11 @@ impl<M: PoolMemory> Heap<M> {
     ) -> Result<(), HeapError> {
         self.with_pages(slow, slot, |mem, pages, batch| {
             let ext = pages.ext;
+            if matches!(block.kind, Kind::Slab { .. }) {
+                // The same transaction may use the pages for something else, and then abort: the descriptor comes back,
+                // so the header that it stands for must come back too.
+                mem.before_write(ext.page_addr(block.page), SLAB_LINE)?;
+            }
             batch.desc(ext, block.page, PageDesc::None);
             if block.pages > 1 {
                 batch.desc(ext, block.page + 1, PageDesc::None);

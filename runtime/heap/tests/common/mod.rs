@@ -69,7 +69,10 @@ impl TestMemory {
             for (line, (words, old)) in words.chunks(8).zip(old.chunks(8)).enumerate() {
                 let mut changed = false;
                 for (w, o) in words.iter().zip(old) {
-                    changed |= w.swap(*o, Relaxed) != *o;
+                    if w.load(Relaxed) != *o {
+                        w.store(*o, Relaxed);
+                        changed = true;
+                    }
                 }
                 if changed {
                     lines.push((addr + line as u64 * 64, 64));
