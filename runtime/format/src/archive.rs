@@ -20,8 +20,8 @@ mod wire;
 pub use error::ArchiveError;
 pub use header::{ArchiveHeader, DataLayout, HEADER_LEN};
 pub use manifest::{
-    ArchivedModule, ArchivedPuddle, ArchivedType, Extent, MANIFEST_MAX, MAX_ARCHIVED_MODULES,
-    MAX_ARCHIVED_TYPES, MAX_EXTENTS, MAX_LABEL, Manifest, PoolMode, StoredChunk,
+    ArchivedPuddle, ArchivedType, Extent, MANIFEST_MAX, MAX_ARCHIVED_TYPES, MAX_EXTENTS, MAX_LABEL,
+    Manifest, PoolMode, StoredChunk,
 };
 pub use trailer::Trailer;
 

@@ -5,8 +5,8 @@ use vernal_abi::TRACKED_BASE;
 use vernal_abi::puddle::{CHUNK_SIZE, PUDDLE_MIN};
 use vernal_format::Uuid;
 use vernal_format::archive::{
-    ArchiveError, ArchiveHeader, ArchivedModule, ArchivedPuddle, ArchivedType, DataLayout, Extent,
-    HEADER_LEN, Manifest, PoolMode, StoredChunk, Trailer,
+    ArchiveError, ArchiveHeader, ArchivedPuddle, ArchivedType, DataLayout, Extent, HEADER_LEN,
+    Manifest, PoolMode, StoredChunk, Trailer,
 };
 
 fn puddle(index: u8, shift: u32, holes: &[(u64, u64)]) -> ArchivedPuddle {
@@ -34,23 +34,14 @@ fn manifest() -> impl Strategy<Value = Manifest> {
     let holes = proptest::collection::vec((0u64..300, 0u64..1500), 0..12);
     let puddles = proptest::collection::vec((0u32..4, holes), 1..5);
     let types = proptest::collection::vec((any::<u64>(), any::<u64>(), "[a-z:<>]{0,40}"), 0..5);
-    let modules = proptest::collection::vec(
-        (
-            any::<u64>(),
-            proptest::collection::vec(any::<u8>(), 0..=64),
-            "[a-z./]{0,30}",
-        ),
-        0..3,
-    );
     (
         any::<[u8; 16]>(),
         "[a-z ]{0,60}",
         puddles,
         types,
-        modules,
         0u64..PUDDLE_MIN,
     )
-        .prop_map(|(pool, label, puddles, types, modules, root)| Manifest {
+        .prop_map(|(pool, label, puddles, types, root)| Manifest {
             pool: Uuid(pool),
             label,
             mode: PoolMode::Buffered,
@@ -63,14 +54,6 @@ fn manifest() -> impl Strategy<Value = Manifest> {
             types: types
                 .into_iter()
                 .map(|(id, size, name)| ArchivedType { id, size, name })
-                .collect(),
-            modules: modules
-                .into_iter()
-                .map(|(base, build_id, name)| ArchivedModule {
-                    base,
-                    build_id,
-                    name,
-                })
                 .collect(),
         })
 }
@@ -137,7 +120,6 @@ fn plain() -> Manifest {
         root: TRACKED_BASE + 8192,
         puddles: vec![puddle(0, 0, &[(0, 3)]), puddle(1, 1, &[(1, 0)])],
         types: vec![],
-        modules: vec![],
     }
 }
 
@@ -150,7 +132,8 @@ fn field(manifest: &Manifest) -> &'static str {
 
 #[test]
 fn each_lie_of_a_manifest_is_named() {
-    let cases: [(&str, fn(&mut Manifest)); 9] = [
+    type Lie = fn(&mut Manifest);
+    let cases: [(&str, Lie); 9] = [
         ("puddle size", |m| m.puddles[0].size = 3 << 20),
         ("puddle address", |m| m.puddles[0].addr = 0x1000),
         ("puddle address", |m| {

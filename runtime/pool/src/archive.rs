@@ -1,14 +1,17 @@
 //! Export and import: a pool's files become an archive, and an archive becomes a pool's files.
 //!
-//! [`write_stream`] and [`write_directory`] take the files of a pool that nobody writes, [`read_stream`] and
-//! [`read_directory`] give the files of a pool that nobody sees yet. What turns one into a pool of this machine, with identities
-//! and addresses of its own, is [`crate::dir`]'s part. Pointers are not touched here: the archive says for which addresses
-//! they are valid, and they are rewritten when they are first reached.
+//! [`PoolImage`] is a pool that nobody writes; [`write_stream`] and [`write_directory`] take its files. [`read_stream`] and
+//! [`read_directory`] give the files of a pool that nobody sees yet, and [`set_identities`] makes them another pool than the
+//! archived one; [`import`] and [`clone`](clone()) do all of it for pools in directories. Pointers are not touched here: the archive says
+//! for which addresses they are valid, and they are rewritten when they are first reached.
 
 mod before;
 mod copy;
 mod error;
 mod extents;
+mod identity;
+mod image;
+mod place;
 mod read;
 mod sums;
 mod write;
@@ -16,7 +19,12 @@ mod write;
 pub use before::save_before;
 pub use error::ArchiveFailure;
 pub use extents::extents_of;
-pub use read::{Arrived, ReadOptions, read_directory, read_head, read_stream, remove_taken};
+pub use identity::{Identities, identity_ranges, set_identities};
+pub use image::{Dangling, ImageMemory, PoolImage, ROOT_FILE, member_file};
+pub use place::{Source, clone, import, sweep};
+pub use read::{
+    Arrived, ReadOptions, Staging, Target, read_directory, read_head, read_stream, remove_taken,
+};
 pub use write::{MANIFEST_FILE, Written, puddle_file, write_directory, write_stream};
 
 /// Told how many more bytes are done. Called from one thread, now and then.

@@ -11,8 +11,8 @@ use vernal_format::archive::{
     ArchiveError, ArchivedPuddle, ArchivedType, Manifest, PoolMode, chunk_sum,
 };
 use vernal_pool::archive::{
-    ArchiveFailure, Arrived, MANIFEST_FILE, ReadOptions, puddle_file, read_directory, read_stream,
-    remove_taken, save_before, write_directory, write_stream,
+    ArchiveFailure, Arrived, MANIFEST_FILE, ReadOptions, Staging, puddle_file, read_directory,
+    read_stream, remove_taken, save_before, write_directory, write_stream,
 };
 
 const QUIET: &(dyn Fn(u64) + Sync) = &|_| ();
@@ -76,7 +76,6 @@ fn sample(dir: &Path) -> (Manifest, Vec<File>) {
             size: 24,
             name: "node".into(),
         }],
-        modules: Vec::new(),
     };
     (manifest, files)
 }
@@ -131,7 +130,7 @@ fn through_a_file() {
         bytes.len()
     );
     let to = staging(dir.path(), "to");
-    let arrived = read_stream(&File::open(path).unwrap(), "a", &to, QUIET).unwrap();
+    let arrived = read_stream(&File::open(path).unwrap(), "a", &mut Staging(&to), QUIET).unwrap();
     assert_eq!(arrived.manifest.label, "sample");
     assert_eq!(arrived.manifest.types.len(), 1);
     same(&files, &arrived);
@@ -162,7 +161,7 @@ fn through_a_pipe_and_the_bytes_are_those_of_a_file() {
     std::thread::scope(|scope| {
         scope.spawn(move || to.write_all(&bytes).unwrap());
         let from = File::from(std::os::fd::OwnedFd::from(from));
-        let arrived = read_stream(&from, "pipe", &staged, QUIET).unwrap();
+        let arrived = read_stream(&from, "pipe", &mut Staging(&staged), QUIET).unwrap();
         same(&files, &arrived);
     });
 }
@@ -183,14 +182,19 @@ fn every_kind_of_damage_is_refused() {
                 read_stream(
                     &File::from(std::os::fd::OwnedFd::from(from)),
                     "x",
-                    &staged,
+                    &mut Staging(&staged),
                     QUIET,
                 )
             })
         } else {
             let path = dir.path().join(format!("damaged-{number}"));
             std::fs::write(&path, bytes).unwrap();
-            read_stream(&File::open(path).unwrap(), "x", &staged, QUIET)
+            read_stream(
+                &File::open(path).unwrap(),
+                "x",
+                &mut Staging(&staged),
+                QUIET,
+            )
         }
     };
     let len = bytes.len();
@@ -239,7 +243,13 @@ fn a_damaged_chunk_is_named() {
     bytes[at] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     let staged = staging(dir.path(), "to");
-    let error = read_stream(&File::open(path).unwrap(), "x", &staged, QUIET).unwrap_err();
+    let error = read_stream(
+        &File::open(path).unwrap(),
+        "x",
+        &mut Staging(&staged),
+        QUIET,
+    )
+    .unwrap_err();
     let ArchiveFailure::Format {
         source:
             ArchiveError::Chunk {
@@ -263,11 +273,17 @@ fn a_directory_can_be_copied_and_taken_over() {
     let copied = staging(dir.path(), "copied");
     same(
         &files,
-        &read_directory(&from, &copied, ReadOptions::default(), QUIET).unwrap(),
+        &read_directory(&from, &mut Staging(&copied), ReadOptions::default(), QUIET).unwrap(),
     );
 
     let taken = staging(dir.path(), "taken");
-    let arrived = read_directory(&from, &taken, ReadOptions { take: true }, QUIET).unwrap();
+    let arrived = read_directory(
+        &from,
+        &mut Staging(&taken),
+        ReadOptions { take: true },
+        QUIET,
+    )
+    .unwrap();
     same(&files, &arrived);
     let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
     assert_eq!(inode(&arrived.files[0].0), inode(&puddle_file(&from, 0)));
@@ -283,7 +299,13 @@ fn an_interrupted_move_leaves_the_archive_as_it_was() {
     let from = staging(dir.path(), "archive");
     write_directory(manifest, &refs(&files), &from, QUIET).unwrap();
     let taken = staging(dir.path(), "taken");
-    let arrived = read_directory(&from, &taken, ReadOptions { take: true }, QUIET).unwrap();
+    let arrived = read_directory(
+        &from,
+        &mut Staging(&taken),
+        ReadOptions { take: true },
+        QUIET,
+    )
+    .unwrap();
     save_before(&from, &arrived.files, &[(0, 0, 4096), (1, 4096, 512)]).unwrap();
     arrived.files[0].1.write_all_at(&[0xee; 4096], 0).unwrap();
     arrived.files[1].1.write_all_at(&[0xee; 512], 4096).unwrap();
@@ -293,7 +315,7 @@ fn an_interrupted_move_leaves_the_archive_as_it_was() {
     let copied = staging(dir.path(), "copied");
     same(
         &files,
-        &read_directory(&from, &copied, ReadOptions::default(), QUIET).unwrap(),
+        &read_directory(&from, &mut Staging(&copied), ReadOptions::default(), QUIET).unwrap(),
     );
 }
 
@@ -305,7 +327,7 @@ fn links_and_wrong_lengths_in_a_directory_are_refused() {
     write_directory(manifest, &refs(&files), &from, QUIET).unwrap();
     let staged = staging(dir.path(), "to");
     let victim = puddle_file(&from, 1);
-    let read = |take| read_directory(&from, &staged, ReadOptions { take }, QUIET);
+    let read = |take| read_directory(&from, &mut Staging(&staged), ReadOptions { take }, QUIET);
 
     std::fs::hard_link(&victim, dir.path().join("second-name")).unwrap();
     assert!(read(true).unwrap_err().to_string().contains("one name"));

@@ -13,14 +13,10 @@ pub const MANIFEST_MAX: u64 = 64 << 20;
 pub const MAX_LABEL: usize = 255;
 /// Types in one manifest.
 pub const MAX_ARCHIVED_TYPES: usize = 1 << 16;
-/// Modules in one manifest.
-pub const MAX_ARCHIVED_MODULES: usize = 1 << 12;
 /// Extents of one puddle.
 pub const MAX_EXTENTS: usize = 1 << 21;
-/// The longest name of a type or a module.
+/// The longest name of a type.
 const MAX_NAME: usize = 4096;
-/// The longest build id.
-const MAX_BUILD_ID: usize = 64;
 
 const WHAT: &str = "manifest";
 /// XXH3-64, the only checksum so far.
@@ -68,24 +64,12 @@ pub struct ArchivedType {
     pub name: String,
 }
 
-/// A module whose addresses the pool's objects may hold (vtables, functions).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArchivedModule {
-    /// The linker's build id.
-    pub build_id: Vec<u8>,
-    /// Where it was loaded.
-    pub base: u64,
-    /// Its file name, for messages.
-    pub name: String,
-}
-
 /// What an archived pool is. Field by field in the order of [`Manifest::encode`]; texts and blobs have a length of 4 bytes before them:
 ///
 /// ```text
 /// checksum algorithm 4 (1: XXH3-64)   mode 4 (1 buffered, 2 direct)   pool uuid 16   root 8   label
 /// puddles 4, then for each: uuid 16, size 8, address 8, extents 4, then for each: offset 8, length 8
-/// types 4,   then for each: id 8, size 8, name
-/// modules 4, then for each: base 8, build id, name
+/// types 4, then for each: id 8, size 8, name
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
@@ -101,8 +85,6 @@ pub struct Manifest {
     pub puddles: Vec<ArchivedPuddle>,
     /// The types of its objects.
     pub types: Vec<ArchivedType>,
-    /// The modules to which vtables and functions belong.
-    pub modules: Vec<ArchivedModule>,
 }
 
 /// A chunk that has bytes in an archive.
@@ -145,12 +127,6 @@ impl Manifest {
             out.u64(ty.size);
             out.blob(ty.name.as_bytes());
         }
-        out.u32(self.modules.len() as u32);
-        for module in &self.modules {
-            out.u64(module.base);
-            out.blob(&module.build_id);
-            out.blob(module.name.as_bytes());
-        }
         out.bytes
     }
 
@@ -181,14 +157,6 @@ impl Manifest {
                 name: from.text("type name", MAX_NAME)?,
             });
         }
-        let mut modules = Vec::new();
-        for _ in 0..from.count("number of modules", 16, MAX_ARCHIVED_MODULES)? {
-            modules.push(ArchivedModule {
-                base: from.u64()?,
-                build_id: from.blob("build id", MAX_BUILD_ID)?.to_vec(),
-                name: from.text("module name", MAX_NAME)?,
-            });
-        }
         from.end()?;
         let manifest = Manifest {
             pool,
@@ -197,7 +165,6 @@ impl Manifest {
             root,
             puddles,
             types,
-            modules,
         };
         manifest.validate()?;
         Ok(manifest)

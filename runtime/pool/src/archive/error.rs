@@ -2,7 +2,9 @@
 
 use std::io;
 use thiserror::Error;
+use vernal_format::Uuid;
 use vernal_format::archive::ArchiveError;
+use vernal_heap::HeapError;
 
 /// Why a pool could not be exported or imported.
 #[derive(Debug, Error)]
@@ -37,6 +39,53 @@ pub enum ArchiveFailure {
         found: u64,
         /// The puddle's.
         expected: u64,
+    },
+    /// There is no pool there.
+    #[error("{name} is no pool: it has no root.puddle; give the directory of a pool")]
+    NoPool {
+        /// What was given.
+        name: String,
+    },
+    /// A puddle is missing.
+    #[error("{name} lacks puddle {uuid}: put its file back, or import an archive of the pool")]
+    Missing {
+        /// The pool.
+        name: String,
+        /// The puddle.
+        uuid: Uuid,
+    },
+    /// The allocator's metadata are not valid.
+    #[error("{name}: {source}")]
+    Heap {
+        /// The pool.
+        name: String,
+        /// What is wrong.
+        source: HeapError,
+    },
+    /// Something else does not fit together.
+    #[error("{name} is damaged: {why}")]
+    Damaged {
+        /// The file or pool.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Locking or recovering a puddle failed.
+    #[error(transparent)]
+    Snapshot(vernal_snapshot::Error),
+    /// The new pool's name is taken.
+    #[error("{name} exists already: choose another name, or remove it with `vernal pool rm`")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// There is no room for its puddles.
+    #[error("no address is free for {size} bytes of {name}: remove pools that are not used")]
+    NoAddress {
+        /// The pool.
+        name: String,
+        /// Bytes of the puddle.
+        size: u64,
     },
 }
 

@@ -37,6 +37,29 @@ pub struct Arrived {
     pub taken: Option<PathBuf>,
 }
 
+/// Where an archive's puddles go.
+pub trait Target {
+    /// Makes the files of the puddles, empty and of their sizes, in the order of the manifest.
+    fn files(&mut self, manifest: &Manifest) -> Result<Vec<(PathBuf, File)>, ArchiveFailure>;
+
+    /// The directory of the files, if they are this process's own: whole files can then be put there.
+    fn directory(&self) -> Option<&Path>;
+}
+
+/// A directory of this process, in which the files are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Staging<'a>(pub &'a Path);
+
+impl Target for Staging<'_> {
+    fn files(&mut self, manifest: &Manifest) -> Result<Vec<(PathBuf, File)>, ArchiveFailure> {
+        stage(manifest, self.0)
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        Some(self.0)
+    }
+}
+
 /// Reads header and manifest from the front of `from`.
 pub fn read_head(
     from: &mut impl Read,
@@ -85,12 +108,12 @@ fn read_trailer(
     Trailer::decode(&bytes, manifest).map_err(|e| ArchiveFailure::format(name, e))
 }
 
-/// Reads an archive from `from`, named `name` in messages, into new files in `staging`, which the caller removes if this fails.
+/// Reads an archive from `from`, named `name` in messages, into the files of `target`, which the caller removes if this fails.
 /// All checksums are compared.
 pub fn read_stream(
     from: &File,
     name: &str,
-    staging: &Path,
+    target: &mut dyn Target,
     progress: Progress<'_>,
 ) -> Result<Arrived, ArchiveFailure> {
     let regular = from
@@ -107,7 +130,7 @@ pub fn read_stream(
         };
         return Err(ArchiveFailure::format(name, e));
     }
-    let files = stage(&manifest, staging)?;
+    let files = target.files(&manifest)?;
     let (sums, trailer) = match start {
         Some(start) => {
             let data = start + header.data_offset();
@@ -245,11 +268,11 @@ fn store(
     Ok(sums)
 }
 
-/// Reads the archive that is the directory `directory`. With `take` the puddles' files get names in `staging` where that is on
-/// the same file system ([`remove_taken`] ends the archive's part); else they are copied, and their checksums compared.
+/// Reads the archive that is the directory `directory`. With `take` the puddles' files get names in the directory of `target` where
+/// that is on the same file system ([`remove_taken`] ends the archive's part); else they are copied, and their checksums compared.
 pub fn read_directory(
     directory: &Path,
-    staging: &Path,
+    target: &mut dyn Target,
     options: ReadOptions,
     progress: Progress<'_>,
 ) -> Result<Arrived, ArchiveFailure> {
@@ -274,6 +297,7 @@ pub fn read_directory(
         sources.push((path, source));
     }
     if options.take
+        && let Some(staging) = target.directory()
         && let Some(files) = take(&sources, staging)?
     {
         return Ok(Arrived {
@@ -282,7 +306,7 @@ pub fn read_directory(
             taken: Some(directory.to_owned()),
         });
     }
-    let files = stage(&manifest, staging)?;
+    let files = target.files(&manifest)?;
     let chunks = chunk_pieces(&manifest, |puddle, offset, _| (puddle, offset));
     let open: Vec<&File> = sources.iter().map(|(_, file)| file).collect();
     let sums = beside(&open, &chunks, || {

@@ -1,0 +1,45 @@
+//! One function for each parser of bytes that a crash, a bad disk or an attacker may have written. The fuzzer, the replay of the
+//! corpora and a debugger call the same functions: they must return, for any bytes, without a panic and in bounded time.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod archive;
+mod format;
+mod input;
+mod journal;
+mod log;
+mod media;
+mod proto;
+
+/// One parser, or one way into it.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name, which is that of its corpus.
+    pub name: &'static str,
+    /// Gives it the bytes.
+    pub run: fn(&[u8]),
+}
+
+const fn target(name: &'static str, run: fn(&[u8])) -> Target {
+    Target { name, run }
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    target("archive-head", archive::head),
+    target("archive-manifest", archive::manifest),
+    target("archive-whole", archive::whole),
+    target("direct-log", log::recover),
+    target("journal", journal::recover),
+    target("journal-payload", journal::payload),
+    target("log-space", log::space),
+    target("pool-page", format::pool_page),
+    target("proto", proto::packets),
+    target("slots", format::slots),
+    target("types", format::types),
+];
+
+/// The target called `name`.
+pub fn find(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}
