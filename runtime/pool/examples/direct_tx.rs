@@ -12,7 +12,9 @@ use vernal_pool::direct::{DirLogs, space, tx};
 const SIZE: u64 = 2 << 20;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let rounds: u64 = std::env::args().nth(1).map_or(Ok(1_000_000), |n| n.parse())?;
+    let rounds: u64 = std::env::args()
+        .nth(1)
+        .map_or(Ok(1_000_000), |n| n.parse())?;
     let dir = std::path::PathBuf::from(format!("/dev/shm/vernal-direct-tx-{}", std::process::id()));
     std::fs::create_dir(&dir)?;
     let done = measure(&dir, rounds);
@@ -24,7 +26,10 @@ fn measure(dir: &std::path::Path, rounds: u64) -> Result<(), Box<dyn std::error:
     let path = dir.join("root.puddle");
     let file = std::fs::File::create_new(&path)?;
     file.set_len(SIZE)?;
-    let file = std::fs::File::options().read(true).write(true).open(&path)?;
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&path)?;
     let pool = PoolNumber::take()?;
     let addr = space::pick(SIZE)?;
     let mapping = DirectMapping::new(&file, "root.puddle", addr, SIZE, pool)?;

@@ -8,10 +8,10 @@ use std::cell::UnsafeCell;
 use std::fs::{self, File};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use vernal_sys::mem::{self, PAGE_SIZE};
 use vernal_sys::{create_like, os};
@@ -27,6 +27,8 @@ struct Shared {
     mutex: UnsafeCell<libc::pthread_mutex_t>,
     /// Which process had the lock last: what others remember of the heap is out of date.
     last: AtomicU64,
+    /// And its number.
+    pid: AtomicI32,
 }
 
 /// What to do when the owner of the lock died: recover its logs.
@@ -36,8 +38,9 @@ pub type OwnerDied = Box<dyn Fn() -> Result<(), Error> + Send + Sync>;
 pub struct AllocLock {
     shared: *mut Shared,
     path: PathBuf,
-    /// This process.
+    /// This process, and its number.
     id: u64,
+    pid: i32,
     /// The heap was rolled back by an abort.
     restored: AtomicBool,
     owner_died: OwnerDied,
@@ -119,6 +122,7 @@ impl AllocLock {
             shared,
             path,
             id: id.try_into().map_or(1, u64::from_le_bytes) | 1,
+            pid: std::process::id() as i32,
             restored: AtomicBool::new(false),
             owner_died,
             _file: file,
@@ -150,7 +154,7 @@ impl AllocLock {
         match done {
             0 => {}
             libc::EOWNERDEAD => {
-                if let Err(e) = (self.owner_died)() {
+                if let Err(e) = self.wait_for_its_end().and_then(|()| (self.owner_died)()) {
                     // Not consistent: the next owner gets the same, and nobody allocates in a heap that is half changed.
                     // SAFETY: held by this thread.
                     unsafe { libc::pthread_mutex_unlock(mutex) };
@@ -169,9 +173,45 @@ impl AllocLock {
                 ));
             }
         }
-        let last = self.shared().last.swap(self.id, Ordering::Relaxed);
+        let shared = self.shared();
+        let last = shared.last.swap(self.id, Ordering::Relaxed);
+        shared.pid.store(self.pid, Ordering::Relaxed);
         let restored = self.restored.swap(false, Ordering::Relaxed);
         Ok(last != self.id || restored)
+    }
+
+    /// A process that dies gives its mutexes up before the locks on its files, which say whether its logs may be recovered.
+    fn wait_for_its_end(&self) -> Result<(), Error> {
+        let pid = self.shared().pid.load(Ordering::Relaxed);
+        // SAFETY: pidfd_open takes no pointers.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if pid == self.pid || fd < 0 {
+            // It is gone.
+            return Ok(());
+        }
+        // SAFETY: the descriptor was made above and is nobody else's.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        let mut poll = libc::pollfd {
+            fd: fd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one structure, writable.
+        match unsafe { libc::poll(&mut poll, 1, PATIENCE_SECONDS as libc::c_int * 1000) } {
+            1 => Ok(()),
+            _ => Err(Error::invalid(format!(
+                "{}: process {pid} died with the allocator's lock, and does not end: open the pool again when it has",
+                self.path.display()
+            ))),
+        }
+    }
+
+    /// Takes the lock and gives it back, as a check of the pool does: what a dead owner has left is recovered. `true` when
+    /// what this process remembers of the heap is out of date.
+    pub fn lock_for_check(&self) -> Result<bool, Error> {
+        let stale = self.lock()?;
+        self.unlock();
+        Ok(stale)
     }
 
     pub(super) fn unlock(&self) {
