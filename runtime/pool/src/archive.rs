@@ -8,6 +8,7 @@
 mod before;
 mod copy;
 mod error;
+mod export;
 mod extents;
 mod identity;
 mod image;
@@ -18,9 +19,10 @@ mod write;
 
 pub use before::save_before;
 pub use error::ArchiveFailure;
+pub use export::{Destination, ExportOptions, Exported, export};
 pub use extents::extents_of;
 pub use identity::{Identities, identity_ranges, set_identities};
-pub use image::{Dangling, ImageMemory, PoolImage, ROOT_FILE, member_file};
+pub use image::{Dangling, ImageMemory, PoolImage, ROOT_FILE, member_file, peek};
 pub use place::{Source, clone, import, sweep};
 pub use read::{
     Arrived, ReadOptions, Staging, Target, read_directory, read_head, read_stream, remove_taken,

@@ -114,7 +114,7 @@ fn uuids(pool: &Path) -> Vec<Uuid> {
     let mut all = vec![image.heap().identity().uuid];
     all.extend(image.directory().iter().map(|entry| entry.uuid));
     assert_eq!(values(&image), NODES);
-    assert_eq!(image.dangling(10), (0, vec![]));
+    assert_eq!(image.dangling(10, 2), (0, vec![]));
     let report = image.heap().check();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     all
@@ -136,7 +136,15 @@ fn left_behind(dir: &Path) -> Vec<PathBuf> {
 fn export(pool: &Path, to: &Path) {
     let image = PoolImage::open(pool).unwrap();
     let out = File::create_new(to).unwrap();
-    write_stream(image.manifest(), &image.files(), &out, "a", QUIET).unwrap();
+    write_stream(
+        image.manifest(),
+        &image.files(),
+        &out,
+        "a",
+        || Ok(()),
+        QUIET,
+    )
+    .unwrap();
 }
 
 #[test]
@@ -186,7 +194,7 @@ fn a_directory_is_moved_in() {
     make(&first, 0);
     std::fs::create_dir(&archive).unwrap();
     let image = PoolImage::open(&first).unwrap();
-    write_directory(image.manifest(), &image.files(), &archive, QUIET).unwrap();
+    write_directory(image.manifest(), &image.files(), &archive, || Ok(()), QUIET).unwrap();
     drop(image);
     let second = dir.path().join("second");
     import(
@@ -210,7 +218,7 @@ fn a_failed_move_leaves_the_archive() {
     // The manifest names another pool than the pages do.
     let mut forged = image.manifest();
     forged.pool = Uuid([9; 16]);
-    write_directory(forged, &image.files(), &archive, QUIET).unwrap();
+    write_directory(forged, &image.files(), &archive, || Ok(()), QUIET).unwrap();
     drop(image);
     let second = dir.path().join("second");
     let error = import(
@@ -285,7 +293,7 @@ fn dangling_pointers_are_named() {
     let first = dir.path().join("first");
     make(&first, 0x1234_5678);
     let image = PoolImage::open(&first).unwrap();
-    let (count, list) = image.dangling(10);
+    let (count, list) = image.dangling(10, 2);
     assert_eq!(count, 1);
     assert_eq!(
         (list[0].field.as_str(), list[0].target),

@@ -1,5 +1,6 @@
 //! What can go wrong when a pool is exported or imported.
 
+use super::Dangling;
 use std::io;
 use thiserror::Error;
 use vernal_format::Uuid;
@@ -73,6 +74,19 @@ pub enum ArchiveFailure {
     /// Locking or recovering a puddle failed.
     #[error(transparent)]
     Snapshot(vernal_snapshot::Error),
+    /// Pointers lead out of the pool.
+    #[error(
+        "{name}: {count} pointers lead out of the pool{first}; they would mean nothing elsewhere: clear them, or export with --allow-dangling",
+        first = first(list)
+    )]
+    Dangling {
+        /// The pool.
+        name: String,
+        /// How many.
+        count: u64,
+        /// The first of them.
+        list: Vec<Dangling>,
+    },
     /// The new pool's name is taken.
     #[error("{name} exists already: choose another name, or remove it with `vernal pool rm`")]
     Exists {
@@ -87,6 +101,15 @@ pub enum ArchiveFailure {
         /// Bytes of the puddle.
         size: u64,
     },
+}
+
+fn first(list: &[Dangling]) -> String {
+    list.first().map_or(String::new(), |d| {
+        format!(
+            ", the first is {} of the object at {:#x}, to {:#x}",
+            d.field, d.object, d.target
+        )
+    })
 }
 
 fn remedy(source: &io::Error) -> &'static str {

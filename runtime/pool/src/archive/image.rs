@@ -308,8 +308,8 @@ impl PoolImage {
         }
     }
 
-    /// Pointers to data that lead out of the pool, chunks in parallel: all are counted, the first `list` are named.
-    pub fn dangling(&self, list: usize) -> (u64, Vec<Dangling>) {
+    /// Pointers to data that lead out of the pool, chunks by `jobs` threads: all are counted, the first `list` are named.
+    pub fn dangling(&self, list: usize, jobs: usize) -> (u64, Vec<Dangling>) {
         use std::sync::Mutex;
         use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
         let plans = Plans::of(&self.heap);
@@ -339,9 +339,7 @@ impl PoolImage {
                 scan_external(&self.heap, &plans, &ranges, chunk, false, &mut look);
             }
         };
-        let threads = std::thread::available_parallelism()
-            .map_or(1, |n| n.get())
-            .min(self.heap.chunk_count().max(1));
+        let threads = jobs.min(self.heap.chunk_count());
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 scope.spawn(work);
@@ -372,6 +370,14 @@ fn open(path: &Path, mode: WordMode) -> Result<File, ArchiveFailure> {
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
         .open(path)
         .map_err(|e| ArchiveFailure::io("opening", &path.display().to_string(), e))
+}
+
+/// What a pool's root puddle says of it, read without lock or recovery: enough for a list of pools.
+pub fn peek(directory: &Path) -> Result<(PoolHead, Vec<DirectorySlot>), ArchiveFailure> {
+    let path = directory.join(ROOT_FILE);
+    let file = open(&path, WordMode::Private)?;
+    let page = read_pool_page(&file, &path)?;
+    Ok((page.head, page.directory))
 }
 
 /// What the root puddle says of its pool.

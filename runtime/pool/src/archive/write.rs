@@ -77,6 +77,8 @@ fn trailer(manifest: &Manifest, sums: Vec<u64>) -> Vec<u8> {
 /// Writes an archive in one piece to `out`, named `name` in messages. `files` are the puddles' files in the order of the
 /// manifest, whose extents are filled in here. Nobody may write to them meanwhile.
 ///
+/// `finish` is called when only the trailer is missing: if it fails, the archive stays without one.
+///
 /// Into a regular file the kernel copies (or shares) the bytes while other threads compute the checksums; into a pipe or
 /// a socket they go through buffers.
 pub fn write_stream(
@@ -84,6 +86,7 @@ pub fn write_stream(
     files: &[&File],
     out: &File,
     name: &str,
+    finish: impl FnOnce() -> Result<(), ArchiveFailure>,
     progress: Progress<'_>,
 ) -> Result<Written, ArchiveFailure> {
     survey(&mut manifest, files)?;
@@ -104,6 +107,7 @@ pub fn write_stream(
         to_pipe(&manifest, files, out, progress)
     };
     let end = trailer(&manifest, sums.map_err(io)?);
+    finish()?;
     let stored = manifest.stored_bytes();
     let data_end = head.len() as u64 + stored;
     if seekable {
@@ -204,11 +208,12 @@ fn read_all(
 }
 
 /// Writes an archive as the directory `directory`, which must exist and be empty: one file for each puddle, and
-/// [`MANIFEST_FILE`].
+/// [`MANIFEST_FILE`], which is written when `finish` has agreed.
 pub fn write_directory(
     mut manifest: Manifest,
     files: &[&File],
     directory: &Path,
+    finish: impl FnOnce() -> Result<(), ArchiveFailure>,
     progress: Progress<'_>,
 ) -> Result<Written, ArchiveFailure> {
     survey(&mut manifest, files)?;
@@ -234,6 +239,7 @@ pub fn write_directory(
     });
     let mut bytes = head(&manifest, DataLayout::Beside);
     bytes.extend_from_slice(&trailer(&manifest, sums.map_err(io)?));
+    finish()?;
     let mut file = new_file(&directory.join(MANIFEST_FILE)).map_err(io)?;
     file.write_all(&bytes).map_err(io)?;
     debug_assert!((bytes.len() as u64).is_multiple_of(ARCHIVE_PAGE));
