@@ -7,6 +7,7 @@ mod cxl;
 mod hooks;
 mod interpose;
 mod libstdcxx;
+mod pool;
 mod real;
 
 use std::cell::RefCell;
@@ -17,7 +18,7 @@ use vernal_snapshot::runtime::{self, Stats};
 use vernal_snapshot::{Error, config};
 
 thread_local! {
-    static LAST_ERROR: RefCell<CString> = RefCell::new(CString::default());
+    pub(crate) static LAST_ERROR: RefCell<CString> = RefCell::new(CString::default());
 }
 
 const FLAG_CREATE: c_uint = 1;
@@ -39,7 +40,7 @@ static CONSTRUCTOR: extern "C" fn() = {
 };
 
 /// `vernal_error` of `vernal.h`.
-fn code(e: &Error) -> c_int {
+pub(crate) fn code(e: &Error) -> c_int {
     match e {
         Error::NoSpace { .. } => -3,
         Error::Busy { .. } | Error::Nested => -4,
@@ -49,6 +50,7 @@ fn code(e: &Error) -> c_int {
         | Error::TooLarge { .. } => -5,
         Error::BadHome { .. } | Error::Format { .. } => -6,
         Error::Forked => -7,
+        Error::RolledBack => -10,
         Error::Failed { .. } => -9,
         Error::Io { source, .. } => match source.kind() {
             std::io::ErrorKind::NotFound => -8,

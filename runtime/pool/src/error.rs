@@ -47,7 +47,9 @@ pub enum Error {
         name: String,
     },
     /// The pool is open elsewhere.
-    #[error("pool {name} is open in {holder}; a buffered pool has one writer or any number of readers")]
+    #[error(
+        "pool {name} is open in {holder}; a buffered pool has one writer or any number of readers"
+    )]
     Busy {
         /// The pool.
         name: String,
@@ -71,7 +73,9 @@ pub enum Error {
         what: String,
     },
     /// Rolled back by another thread's abort.
-    #[error("the transaction was rolled back together with an abort in another thread: run it again")]
+    #[error(
+        "the transaction was rolled back together with an abort in another thread: run it again"
+    )]
     Conflict,
     /// The transaction was aborted.
     #[error("the transaction was aborted: nothing of it was kept")]
@@ -83,7 +87,9 @@ pub enum Error {
         what: String,
     },
     /// puddled holds the pool back.
-    #[error("pool {name} is quarantined: {why}; look at it with `vernal pool check`, release it with `vernal pool accept`")]
+    #[error(
+        "pool {name} is quarantined: {why}; look at it with `vernal pool check`, release it with `vernal pool accept`"
+    )]
     Quarantined {
         /// The pool.
         name: String,

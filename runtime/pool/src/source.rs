@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use vernal_format::Uuid;
+use vernal_snapshot::runtime::OwnedPuddle;
 
 use crate::Error;
 
@@ -57,30 +58,37 @@ pub struct LogGrant {
     pub size: u64,
 }
 
-/// Who keeps the metadata of a pool's puddles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keeper {
-    /// This process, in `F.vernal` beside each file.
-    Own,
-    /// Another process, which recovers the files when this one ends.
-    Other,
-}
-
 /// Gives a pool its files.
 pub trait PoolSource: Send + Sync {
     /// What the pool is.
     fn describe(&self) -> PoolInfo;
-
-    /// Who keeps the puddles' metadata.
-    fn keeper(&self) -> Keeper {
-        Keeper::Other
-    }
 
     /// The puddles, recovered; the root puddle first. Their number and names may be anything: the pool's directory decides.
     fn puddles(&self) -> Result<Vec<GrantedPuddle>, Error>;
 
     /// A new puddle of `size` zero bytes. Until a commit that names it in the pool's directory it may be taken away again.
     fn grow(&self, size: u64) -> Result<GrantedPuddle, Error>;
+
+    /// The metadata of a puddle that is about to be mapped for writing, when this process keeps them; afterwards the mapping
+    /// has them. `None`: another process keeps them.
+    fn take_owner(&self, _puddle: Uuid) -> Option<OwnedPuddle> {
+        None
+    }
+
+    /// Gives a puddle whose home address is taken in this process another one. `None`: its addresses do not change.
+    fn readdress(&self, _puddle: Uuid) -> Result<Option<u64>, Error> {
+        Ok(None)
+    }
+
+    /// Deletes what the directory does not name: a crash left it. Called with the pool open for writing.
+    fn sweep(&self, _named: &[Uuid]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// The name of a puddle, for messages.
+    fn puddle_name(&self, puddle: Uuid) -> String {
+        puddle.to_string()
+    }
 
     /// Takes a puddle away that the committed directory does not name any more, and that is not mapped.
     fn shrink(&self, puddle: Uuid) -> Result<(), Error>;

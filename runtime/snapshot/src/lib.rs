@@ -22,4 +22,4 @@ pub use file::{
     resolve_journal, sweep_journals, write_meta,
 };
 pub use gate::{enter as op_begin, leave as op_end};
-pub use space::pick_puddle;
+pub use space::{is_free, pick_puddle};

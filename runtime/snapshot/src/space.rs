@@ -73,6 +73,19 @@ fn set(base: u64, end: u64, state: u8) {
     }
 }
 
+/// Whether no file of this process is mapped in `[base, base + size)`, which lies in the tracked range.
+pub fn is_free(base: u64, size: u64) -> bool {
+    let end = base.checked_add(size);
+    end.is_some_and(|end| {
+        base >= abi::TRACKED_BASE
+            && end <= abi::TRACKED_END
+            && base.is_multiple_of(CHUNK)
+            && chunks_of(base, end)
+                .iter()
+                .all(|c| c.load(Ordering::Acquire) == FREE)
+    })
+}
+
 /// Picks a home address for a new puddle in `[lo, hi)` of the tracked range: a random free place.
 pub fn pick_puddle(size: u64, lo: u64, hi: u64, random: u64) -> Option<u64> {
     let places = (hi.checked_sub(lo)?.checked_sub(size)?) / CHUNK + 1;

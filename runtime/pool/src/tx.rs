@@ -1,0 +1,175 @@
+//! Transactions of a thread: nested, across pools.
+
+use std::cell::{Cell, RefCell};
+use vernal_snapshot::runtime;
+
+use crate::Error;
+
+/// A callback after a roll-back.
+pub type OnAbort = Box<dyn FnOnce()>;
+
+thread_local! {
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    static ABORTED: Cell<bool> = const { Cell::new(false) };
+    static ON_ABORT: RefCell<Vec<OnAbort>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many transactions of this thread are open, one inside the other.
+#[inline]
+pub fn depth() -> u32 {
+    DEPTH.get()
+}
+
+/// Whether an inner level has aborted, so that the outermost one will roll back.
+pub fn is_aborted() -> bool {
+    ABORTED.get()
+}
+
+/// Begins a transaction, or a level of the one that runs.
+#[inline]
+pub fn begin() -> Result<(), Error> {
+    let depth = DEPTH.get();
+    if depth == 0 {
+        runtime::tx_begin()?;
+    } else if ABORTED.get() {
+        return Err(Error::Aborted);
+    }
+    DEPTH.set(depth + 1);
+    Ok(())
+}
+
+fn none_open(call: &str) -> Error {
+    Error::invalid(format!(
+        "{call} without a transaction: begin one with vn_tx_begin or VN_TX"
+    ))
+}
+
+/// Ends a level; the outermost one makes everything durable.
+#[inline]
+pub fn commit() -> Result<(), Error> {
+    match DEPTH.get() {
+        0 => Err(none_open("vn_tx_commit")),
+        1 if ABORTED.get() => finish_abort().and(Err(Error::Aborted)),
+        1 => {
+            DEPTH.set(0);
+            finish(runtime::tx_commit())
+        }
+        n => {
+            DEPTH.set(n - 1);
+            if ABORTED.get() {
+                Err(Error::Aborted)
+            } else {
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Ends a level; the outermost one makes everything atomic at once and durable when `vernal_wait` has returned for the
+/// ticket. `None`: an inner level.
+pub fn commit_async() -> Result<Option<u64>, Error> {
+    match DEPTH.get() {
+        1 if !ABORTED.get() => {
+            DEPTH.set(0);
+            finish(runtime::tx_commit_async()).map(Some)
+        }
+        _ => commit().map(|()| None),
+    }
+}
+
+#[inline]
+fn finish<R>(committed: Result<R, vernal_snapshot::Error>) -> Result<R, Error> {
+    match committed {
+        Ok(r) => {
+            ON_ABORT.with(|c| {
+                if let Ok(mut c) = c.try_borrow_mut() {
+                    c.clear();
+                }
+            });
+            Ok(r)
+        }
+        Err(e) => Err(finish_failed(e)),
+    }
+}
+
+#[cold]
+fn finish_failed(e: vernal_snapshot::Error) -> Error {
+    let e = match e {
+        vernal_snapshot::Error::RolledBack => Error::Conflict,
+        vernal_snapshot::Error::NoSpace { .. } => {
+            // What a transaction did is there as a whole or not at all: it is taken back.
+            let undone = runtime::tx_begin().and_then(|()| runtime::tx_abort());
+            match undone {
+                Ok(()) => e.into(),
+                Err(e) => e.into(),
+            }
+        }
+        other => other.into(),
+    };
+    run_callbacks();
+    e
+}
+
+/// Ends a level; the outermost one rolls back what every level did.
+pub fn abort() -> Result<(), Error> {
+    match DEPTH.get() {
+        0 => Err(none_open("vn_tx_abort")),
+        1 => finish_abort(),
+        n => {
+            ABORTED.set(true);
+            DEPTH.set(n - 1);
+            Ok(())
+        }
+    }
+}
+
+/// Says that the transaction will be rolled back when its outermost level ends; ends no level.
+pub fn doom() -> Result<(), Error> {
+    if DEPTH.get() == 0 {
+        return Err(none_open("vn_tx_abort"));
+    }
+    ABORTED.set(true);
+    Ok(())
+}
+
+fn finish_abort() -> Result<(), Error> {
+    DEPTH.set(0);
+    ABORTED.set(false);
+    let result = runtime::tx_abort();
+    run_callbacks();
+    Ok(result?)
+}
+
+/// Calls `f` after a roll-back of the running transaction, last registered first; forgets it when that commits.
+pub fn on_abort(f: OnAbort) -> Result<(), Error> {
+    if DEPTH.get() == 0 {
+        return Err(none_open("vn_tx_on_abort"));
+    }
+    ON_ABORT.with_borrow_mut(|c| c.push(f));
+    Ok(())
+}
+
+fn run_callbacks() {
+    let mut callbacks = ON_ABORT.with(|c| c.try_borrow_mut().map(|mut c| std::mem::take(&mut *c)));
+    while let Some(f) = callbacks.as_mut().ok().and_then(Vec::pop) {
+        f();
+    }
+}
+
+/// Runs `f` in a transaction, again after a conflict. An error of `f` rolls back.
+pub fn run<R, E: From<Error>>(mut f: impl FnMut() -> Result<R, E>) -> Result<R, E> {
+    loop {
+        begin()?;
+        match f() {
+            Ok(r) => match commit() {
+                Ok(()) => return Ok(r),
+                Err(Error::Conflict) if depth() == 0 => {}
+                Err(e) => return Err(e.into()),
+            },
+            Err(e) => {
+                abort()?;
+                return Err(e);
+            }
+        }
+    }
+}
