@@ -82,9 +82,7 @@ fn measure(dir: &std::path::Path, rounds: u64) -> Result<(), Box<dyn std::error:
     tx::detach();
     drop(mapping);
     pool.give_back();
-    if let Ok(logs) = Arc::try_unwrap(logs) {
-        logs.close()?;
-    }
+    logs.close()?;
     Ok(())
 }
 

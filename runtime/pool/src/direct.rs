@@ -5,6 +5,7 @@
 //! * [`files`]: log space and log files beside an embedded pool, and the recovery of what dead processes left.
 //! * [`lock`]: the lock of a pool's allocator, shared by all processes that have the pool open.
 //! * [`memory`]: a direct pool as the heap sees it.
+//! * [`DirectPool`]: all of it for one open pool.
 //!
 //! The protocol is `vernal_journal::direct`; here is only what needs mapped memory, files and threads.
 
@@ -12,12 +13,14 @@ pub mod files;
 mod home;
 pub mod lock;
 pub mod memory;
+mod pool;
 pub mod space;
 pub mod tx;
 
 pub use files::{DirLogs, PuddleFile, RecoveredSpace, recover_dead};
 pub use lock::AllocLock;
 pub use memory::DirectMemory;
+pub use pool::{DirectPool, embedded_puddles};
 
 use vernal_journal::direct::DirectError;
 

@@ -299,7 +299,7 @@ fn threads(dir: &Path) {
     all.into_iter().for_each(|t| t.join().unwrap());
     tx::detach();
     let path = logs.path().to_owned();
-    Arc::try_unwrap(logs).unwrap().close().unwrap();
+    logs.close().unwrap();
     assert!(!path.exists() && names(dir, "vernal-log").is_empty());
 }
 

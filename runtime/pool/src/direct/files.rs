@@ -197,19 +197,12 @@ impl DirLogs {
         Ok(())
     }
 
-    /// Deletes the log space and its files. No transaction may be open in any thread.
-    pub fn close(self) -> Result<(), Error> {
-        let inner = self
-            .inner
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+    /// Deletes the log space and its files. No transaction may be open in any thread, and none may begin.
+    pub fn close(&self) -> Result<(), Error> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let members = inner.members.iter().map(|(_, dir)| dir.clone()).collect();
-        delete_space(
-            &self.path,
-            inner.space.space().uuid,
-            &inner.space.space().files,
-            members,
-        )
+        let files = &inner.space.space().files;
+        delete_space(&self.path, self.uuid, files, members)
     }
 }
 

@@ -1,0 +1,143 @@
+//! One open direct pool of this process: recovered, mapped, with a share in the process' logs.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vernal_format::Uuid;
+use vernal_journal::MetaFile;
+use vernal_sys::FileMedia;
+
+use super::files::{DirLogs, PuddleFile, recover_dead};
+use super::lock::AllocLock;
+use super::memory::DirectMemory;
+use super::space::{DirectMapping, PoolNumber};
+use super::tx;
+use crate::Error;
+
+/// The log space of this process, while any direct pool is open, and how many are.
+static PROCESS: Mutex<Option<(Arc<DirLogs>, usize)>> = Mutex::new(None);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An open direct pool.
+#[derive(Debug)]
+pub struct DirectPool {
+    dir: PathBuf,
+    number: PoolNumber,
+    lock: Arc<AllocLock>,
+    mappings: Mutex<Vec<DirectMapping>>,
+}
+
+/// The puddles of the embedded pool in `dir`, as their metadata have them.
+pub fn embedded_puddles(dir: &Path) -> Result<Vec<PuddleFile>, Error> {
+    let entries = std::fs::read_dir(dir).map_err(|e| Error::io(dir, "reading the directory", e))?;
+    let mut puddles = Vec::new();
+    for entry in entries {
+        let path = entry
+            .map_err(|e| Error::io(dir, "reading the directory", e))?
+            .path();
+        if path.extension().is_none_or(|e| e != "puddle") {
+            continue;
+        }
+        let meta = vernal_snapshot::meta_path(&path);
+        let Ok(media) = FileMedia::open_read_only(&meta) else {
+            // A puddle that is being made: nothing names it yet.
+            continue;
+        };
+        let name = meta.display().to_string();
+        let meta = MetaFile::load(media, &name).map_err(|e| Error::Puddle {
+            pool: dir.display().to_string(),
+            puddle: name,
+            why: e.to_string(),
+        })?;
+        puddles.push(PuddleFile {
+            addr: meta.meta().home_addr,
+            size: meta.meta().slot_len,
+            path,
+        });
+    }
+    Ok(puddles)
+}
+
+impl DirectPool {
+    /// Recovers what dead processes have left in the embedded pool `pool` in `dir`, and gives this process logs for it.
+    /// Nothing is mapped yet.
+    pub fn open_embedded(dir: &Path, pool: Uuid) -> Result<DirectPool, Error> {
+        recover_dead(dir, &embedded_puddles)?;
+        let at = dir.to_owned();
+        let owner_died = move || recover_dead(&at, &embedded_puddles).map(drop);
+        let alloc = AllocLock::open(dir, Box::new(owner_died))?;
+        let number = PoolNumber::take()?;
+        let mut process = lock(&PROCESS);
+        let shared = match &mut *process {
+            Some((logs, pools)) => logs.add_pool(dir, pool).map(|()| *pools += 1),
+            none => DirLogs::create(dir, pool).map(|logs| {
+                let logs = Arc::new(logs);
+                tx::attach(logs.clone());
+                *none = Some((logs, 1));
+            }),
+        };
+        if let Err(e) = shared {
+            number.give_back();
+            return Err(e);
+        }
+        Ok(DirectPool {
+            dir: dir.to_owned(),
+            number,
+            lock: alloc,
+            mappings: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Where the pool is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Maps a puddle of the pool at its home address.
+    pub fn map(&self, file: &File, name: &str, addr: u64, size: u64) -> Result<(), Error> {
+        let mapping = DirectMapping::new(file, name, addr, size, self.number)?;
+        lock(&self.mappings).push(mapping);
+        Ok(())
+    }
+
+    /// Unmaps the puddle at `addr`. No transaction that has changed it is open.
+    pub fn unmap(&self, addr: u64) {
+        lock(&self.mappings).retain(|m| m.addr() != addr);
+    }
+
+    /// The pool as its heap sees it.
+    pub fn memory(&self) -> DirectMemory {
+        DirectMemory::new(self.number, Arc::clone(&self.lock))
+    }
+
+    /// Begins a transaction for one operation of the heap, or a level of the open one, and takes the allocator until the
+    /// outermost one ends. `true` when what this process remembers of the heap is out of date. The caller ends the level
+    /// with [`tx::commit`] or [`tx::abort`], also after an error of the operation.
+    pub fn begin_heap(&self) -> Result<bool, Error> {
+        tx::begin()?;
+        tx::hold(&self.lock).inspect_err(|_| {
+            let _ = tx::abort();
+        })
+    }
+}
+
+impl Drop for DirectPool {
+    fn drop(&mut self) {
+        lock(&self.mappings).clear();
+        self.number.give_back();
+        let mut process = lock(&PROCESS);
+        if let Some((logs, pools)) = &mut *process {
+            *pools -= 1;
+            if *pools == 0 {
+                tx::detach();
+                // What cannot be deleted holds nothing, and is swept when the pool is opened again.
+                let _ = logs.close();
+                *process = None;
+            }
+        }
+    }
+}
