@@ -81,6 +81,7 @@ impl<M: PoolMemory> Heap<M> {
         class: &Class,
         from: usize,
     ) -> Result<Option<(usize, u32)>, HeapError> {
+        // The first word nearly always has one: that is where the last one was.
         for step in 0..Class::BITMAP_WORDS {
             let i = (from + step) % Class::BITMAP_WORDS;
             let (Some(word), Some(valid)) = (words.get(Class::BITMAP_WORD + i), class.valid.get(i))

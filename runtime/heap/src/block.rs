@@ -45,7 +45,13 @@ pub(crate) enum Kind {
 pub(crate) fn word<M: PoolMemory + ?Sized>(mem: &M, addr: u64) -> Result<&AtomicU64, HeapError> {
     mem.words(addr, 1)
         .and_then(|w| w.first())
-        .ok_or(HeapError::Unmapped { addr, len: 8 })
+        .ok_or_else(|| unmapped(addr, 8))
+}
+
+// Made out of line: an error that is made before it is known to be needed costs the fast paths its destructor.
+#[cold]
+pub(crate) fn unmapped(addr: u64, len: u64) -> HeapError {
+    HeapError::Unmapped { addr, len }
 }
 
 /// Loads `N` words.
@@ -53,10 +59,9 @@ pub(crate) fn load<M: PoolMemory + ?Sized, const N: usize>(
     mem: &M,
     addr: u64,
 ) -> Result<[u64; N], HeapError> {
-    let words = mem.words(addr, N).ok_or(HeapError::Unmapped {
-        addr,
-        len: N as u64 * 8,
-    })?;
+    let words = mem
+        .words(addr, N)
+        .ok_or_else(|| unmapped(addr, N as u64 * 8))?;
     let mut out = [0; N];
     for (to, from) in out.iter_mut().zip(words) {
         *to = from.load(Relaxed);
@@ -199,10 +204,7 @@ pub(crate) fn slab_header<'a, M: PoolMemory + ?Sized>(
 ) -> Result<&'a [AtomicU64], HeapError> {
     let words = mem
         .words(span, Class::HEADER_WORDS)
-        .ok_or(HeapError::Unmapped {
-            addr: span,
-            len: Class::HEADER_WORDS as u64 * 8,
-        })?;
+        .ok_or_else(|| unmapped(span, Class::HEADER_WORDS as u64 * 8))?;
     let value = |i: usize| words.get(i).map_or(0, |w| w.load(Relaxed));
     if value(0) != class.head {
         return Err(damaged_slab(span, value(0)));

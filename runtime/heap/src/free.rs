@@ -7,24 +7,38 @@ use vernal_format::puddle::{
 };
 
 use crate::alloc::{describe_run, shape};
-use crate::block::{Block, Kind, desc_bits, find_block, slab_header};
+use crate::block::{Block, Kind, find_block, slab_header};
 use crate::heap::damaged;
 use crate::{Heap, HeapError, Object, ObjectSpace, PoolMemory, ThreadCache};
 
 /// An object that begins at the address in question.
-struct Found<'a> {
+struct Found {
     slot: usize,
     ext: Extent,
     block: Block,
     object: Object,
-    /// In a slab: the bitmap, and the object's word and bit in it.
-    bit: Option<(&'a [AtomicU64], usize, u64)>,
+    in_slab: bool,
 }
+
+/// A slab object that begins at the address in question, ready to be freed.
+struct SlabObject<'a> {
+    /// First page of the span, the word of its descriptor and where it begins there.
+    page: u64,
+    desc: &'a AtomicU64,
+    shift: u32,
+    bitmap: &'a [AtomicU64],
+    /// The object's word and bit in the bitmap.
+    word: &'a AtomicU64,
+    word_addr: u64,
+    bit: u64,
+}
+
+/// log2 of the pages of the largest span.
+const SPAN_ORDER_MAX: u32 = 3;
 
 impl<M: PoolMemory> Heap<M> {
     /// The object at `addr`, or why that is no object.
-    #[inline(always)]
-    fn exact(&self, addr: u64) -> Result<Found<'_>, HeapError> {
+    fn exact(&self, addr: u64) -> Result<Found, HeapError> {
         let Some((slot, ext)) = self.puddles.locate(addr) else {
             return Err(HeapError::Outside { addr });
         };
@@ -32,23 +46,7 @@ impl<M: PoolMemory> Heap<M> {
         if page < ext.first_page() {
             return Err(HeapError::NotAllocated { addr });
         }
-        // Most objects lie in the first page of their span.
-        let block = match PageDesc::decode(desc_bits(&self.mem, ext, page)?) {
-            Some(PageDesc::Slab {
-                class,
-                hint,
-                type_index,
-            }) => Block {
-                page,
-                pages: 1,
-                kind: Kind::Slab {
-                    class,
-                    hint,
-                    type_index,
-                },
-            },
-            _ => find_block(&self.mem, ext, page)?,
-        };
+        let block = find_block(&self.mem, ext, page)?;
         let start = ext.page_addr(block.page);
         match block.kind {
             Kind::Free { .. } | Kind::Pool => Err(HeapError::NotAllocated { addr }),
@@ -65,7 +63,7 @@ impl<M: PoolMemory> Heap<M> {
                     size: bytes,
                     type_index,
                 },
-                bit: None,
+                in_slab: false,
             }),
             Kind::Slab {
                 class, type_index, ..
@@ -95,7 +93,7 @@ impl<M: PoolMemory> Heap<M> {
                         size: class.size,
                         type_index,
                     },
-                    bit: Some((bitmap, word, bit)),
+                    in_slab: true,
                 })
             }
         }
@@ -107,39 +105,100 @@ impl<M: PoolMemory> Heap<M> {
     }
 
     /// Frees the object at `addr`, from any thread.
+    #[inline]
     pub fn free(&self, addr: u64) -> Result<(), HeapError> {
-        let found = self.exact(addr)?;
-        let Found {
-            slot, ext, block, ..
-        } = found;
-        let Some((bitmap, at, bit)) = found.bit else {
-            return self.free_object_pages(slot, ext, block);
+        let Some((slot, ext)) = self.puddles.locate(addr) else {
+            return Err(HeapError::Outside { addr });
         };
-        let Some(word) = bitmap.get(at) else {
-            return Err(HeapError::NotAllocated { addr });
+        let Some(small) = self.slab_object(ext, addr) else {
+            return self.free_pages_or_refuse(addr);
         };
-        let word_addr = ext.page_addr(block.page) + ((Class::BITMAP_WORD + at) * 8) as u64;
-        self.mem.before_write(word_addr, 8)?;
+        self.mem.before_write(small.word_addr, 8)?;
         // Of two threads that free the same object one finds the bit gone.
-        let old = word.fetch_and(!bit, SeqCst);
-        self.mem.after_write(word_addr, 8);
-        if old & bit == 0 {
+        let old = small.word.fetch_and(!small.bit, SeqCst);
+        self.mem.after_write(small.word_addr, 8);
+        if old & small.bit == 0 {
             return Err(HeapError::NotAllocated { addr });
         }
         // Looked at again after the bitmap has changed: the span's owner may just have found it full.
-        let hint = matches!(
-            PageDesc::decode(desc_bits(&self.mem, ext, block.page)?),
-            Some(PageDesc::Slab { hint: true, .. })
-        );
-        let empty = old == bit && bitmap.iter().all(|w| w.load(SeqCst) == 0);
-        if hint && (!empty || self.puddles.is_owned(slot, block.page)) {
+        let hint = PageDesc::slab((small.desc.load(SeqCst) >> small.shift) as u32)
+            .is_some_and(|(_, hint, _)| hint);
+        if hint
+            && (old != small.bit
+                || small.bitmap.iter().any(|w| w.load(SeqCst) != 0)
+                || self.puddles.is_owned(slot, small.page))
+        {
             return Ok(());
         }
-        let mut slow = self.lock();
-        self.place_span(&mut slow, slot, ext, block.page)
+        self.settle_span(slot, ext, small.page)
+    }
+
+    /// The slab object that begins at `addr`; `None`: there is none, for whatever reason.
+    #[inline(always)]
+    fn slab_object(&self, ext: Extent, addr: u64) -> Option<SlabObject<'_>> {
+        let of = ext.page_of(addr);
+        for order in 0..=SPAN_ORDER_MAX {
+            let page = of & !((1 << order) - 1);
+            if page < ext.first_page() {
+                return None;
+            }
+            let (desc_addr, shift) = ext.desc_word(page);
+            let desc = self.mem.words(desc_addr, 1)?.first()?;
+            let bits = (desc.load(Relaxed) >> shift) as u32;
+            if bits == 0 {
+                continue;
+            }
+            let (class, _, type_index) = PageDesc::slab(bits)?;
+            let class = CLASSES.get(class)?;
+            let span = ext.page_addr(page);
+            let words = self.mem.words(span, Class::HEADER_WORDS)?;
+            let [head, type_word, bitmap @ .., _, _] = words else {
+                return None;
+            };
+            let (index, inside) = class.slot_at(addr.wrapping_sub(span))?;
+            let (at, bit) = (index as usize / 64, 1u64 << (index % 64));
+            let word = bitmap.get(at)?;
+            if head.load(Relaxed) != class.head
+                || type_word.load(Relaxed) != u64::from(type_index)
+                || inside != 0
+                || word.load(Relaxed) & bit == 0
+            {
+                return None;
+            }
+            return Some(SlabObject {
+                page,
+                desc,
+                shift,
+                bitmap,
+                word,
+                word_addr: span + ((Class::BITMAP_WORD + at) * 8) as u64,
+                bit,
+            });
+        }
+        None
     }
 
     #[cold]
+    fn settle_span(&self, slot: usize, ext: Extent, page: u64) -> Result<(), HeapError> {
+        self.place_span(&mut self.lock(), slot, ext, page)
+    }
+
+    #[cold]
+    fn free_pages_or_refuse(&self, addr: u64) -> Result<(), HeapError> {
+        let Found {
+            slot,
+            ext,
+            block,
+            in_slab,
+            ..
+        } = self.exact(addr)?;
+        if in_slab {
+            // It was not there a moment ago.
+            return Err(HeapError::NotAllocated { addr });
+        }
+        self.free_object_pages(slot, ext, block)
+    }
+
     fn free_object_pages(&self, slot: usize, ext: Extent, block: Block) -> Result<(), HeapError> {
         let mut slow = self.lock();
         // Another thread may have freed it before this one had the lock.
@@ -155,7 +214,7 @@ impl<M: PoolMemory> Heap<M> {
     pub fn resize_in_place(&self, addr: u64, size: u64) -> Result<bool, HeapError> {
         let found = self.exact(addr)?;
         let object = found.object;
-        if found.bit.is_some() {
+        if found.in_slab {
             // A slab object stays while it fits and uses half of its slot.
             let stays = size <= object.size && (size * 2 >= object.size || object.size <= 16);
             if stays {
