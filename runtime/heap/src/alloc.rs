@@ -244,6 +244,8 @@ impl<M: PoolMemory> Heap<M> {
         };
         let pages = 1 << class.order;
         let span = self.take_pages(slow, pages, |mem, batch, ext, page| {
+            // Asked here too, because the line is written first: memory that takes no change must not be touched.
+            mem.before_write(ext.desc_word(page).0, 8)?;
             // The line was free memory, so it is written without a log; the descriptor makes it count.
             let addr = ext.page_addr(page);
             let words = mem

@@ -4,6 +4,20 @@
 //! [`PoolMemory`]: it commits and rolls back together with user data, and a dead process leaves nothing behind but objects
 //! that it had not linked yet. What a process keeps beside it (free lists, which thread owns which span) are hints, rebuilt
 //! from the puddles' headers. `docs/format.md` draws the layouts.
+//!
+//! # What the heap asks of a pool
+//!
+//! - *Buffered pools.* A call that changes several words must not be cut by a commit of another thread: each call of the heap
+//!   runs inside an `op` bracket. After an abort, [`Heap::restored`] is told of the lines that were copied back.
+//! - *Direct pools.* A transaction that allocates or frees keeps every other one out of the heap until it ends: two threads
+//!   change bits of one word, and undoing one would undo the other. Frees are made at commit, not before: memory that is
+//!   free again would be given away, and its content is in no log. [`Heap::object_exact`] checks at the call what
+//!   [`Heap::free`] will check at commit.
+//! - *Lazy relocation.* [`Heap::open`] reads headers, the pool page and all types. Chunks can be protected afterwards;
+//!   [`for_each_object_in`] and [`ObjectSpace::type_desc`] then take no lock and allocate nothing, so the handler that
+//!   rewrites a chunk may call them.
+//! - *Several processes* that change one pool exclude each other; whoever comes back after another one opens the heap again
+//!   or calls [`Heap::restored`] for all of it.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

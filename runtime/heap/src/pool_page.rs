@@ -343,7 +343,10 @@ impl<M: PoolMemory> Heap<M> {
             address_epoch,
             binding_epoch,
         };
-        // First the puddle, then its entry: a puddle that nobody names can hold anything.
+        // First the puddle, then its entry: a puddle that nobody names can hold anything. Whether the entry can be changed
+        // is asked before.
+        self.mem
+            .before_write(self.pool_word(DirectorySlot::offset(slot))?, 8)?;
         format_puddle(&self.mem, ext, &header, ext.first_page())?;
         let entry = DirectorySlot {
             uuid,
