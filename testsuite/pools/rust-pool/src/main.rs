@@ -22,6 +22,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use vernal::Pool;
 
+/// Pools go where their users go; transactions stay (`testsuite/pools/ui`).
+const _: fn() = || {
+    fn send_and_sync<T: Send + Sync>() {}
+    send_and_sync::<Pool<Root>>();
+};
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// What a step does, drawn from its number.
