@@ -1,7 +1,7 @@
 //! Alignment of types. Debug information has it only where the program asked for one, so it follows from the members and
 //! from where they lie: a member at an odd place shows that its struct is packed.
 
-use crate::die::{Die, NodeId, Source, strip, tag};
+use crate::die::{Die, Fuel, NodeId, Source, strip, tag};
 use crate::notes;
 
 /// The largest natural alignment of x86-64: `long double`, `__int128`, SSE vectors. Larger ones are asked for.
@@ -24,7 +24,7 @@ pub(crate) fn size_of<S: Source + ?Sized>(src: &S, ty: NodeId) -> u64 {
 
 /// The alignment of a type in bytes.
 pub(crate) fn align_of<S: Source + ?Sized>(src: &S, ty: NodeId) -> u32 {
-    clamp(align(src, ty, 0))
+    clamp(align(src, ty, &Fuel::new(), 0))
 }
 
 fn clamp(align: u64) -> u32 {
@@ -32,7 +32,7 @@ fn clamp(align: u64) -> u32 {
     u32::try_from(align.clamp(1, max)).unwrap_or(1)
 }
 
-fn align<S: Source + ?Sized>(src: &S, ty: NodeId, depth: u32) -> u64 {
+fn align<S: Source + ?Sized>(src: &S, ty: NodeId, fuel: &Fuel, depth: u32) -> u64 {
     // A typedef may carry an alignment of its own.
     let mut asked = 0;
     let mut at = ty;
@@ -47,14 +47,14 @@ fn align<S: Source + ?Sized>(src: &S, ty: NodeId, depth: u32) -> u64 {
         }
         at = die.base;
     }
-    if at == 0 || depth > MAX_DEPTH {
+    if at == 0 || depth > MAX_DEPTH || !fuel.burn() {
         return 1;
     }
     let die = src.die(at);
     let size = size_of(src, at);
     let natural = match die.tag {
-        tag::STRUCTURE | tag::CLASS | tag::UNION => of_members(src, &die, depth),
-        tag::ARRAY if !die.flags.vector => align(src, die.base, depth + 1),
+        tag::STRUCTURE | tag::CLASS | tag::UNION => of_members(src, &die, fuel, depth),
+        tag::ARRAY if !die.flags.vector => align(src, die.base, fuel, depth + 1),
         tag::ARRAY => divisor(size, size),
         tag::PTR_TO_MEMBER => 8,
         _ => divisor(size, MAX_NATURAL),
@@ -62,7 +62,7 @@ fn align<S: Source + ?Sized>(src: &S, ty: NodeId, depth: u32) -> u64 {
     natural.max(asked)
 }
 
-fn of_members<S: Source + ?Sized>(src: &S, die: &Die, depth: u32) -> u64 {
+fn of_members<S: Source + ?Sized>(src: &S, die: &Die, fuel: &Fuel, depth: u32) -> u64 {
     let size = die.size / 8;
     let mut all = 1;
     for &id in &die.elements {
@@ -72,7 +72,7 @@ fn of_members<S: Source + ?Sized>(src: &S, die: &Die, depth: u32) -> u64 {
             continue;
         }
         let asked = u64::from(m.align) / 8;
-        let own = align(src, m.base, depth + 1).max(asked);
+        let own = align(src, m.base, fuel, depth + 1).max(asked);
         all = all.max(match () {
             // Where these lie is not in `offset`.
             () if m.flags.bit_field || m.flags.is_virtual => own,

@@ -10,7 +10,7 @@ use vernal_format::types::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::align::{align_of, size_of};
-use crate::die::{NodeId, Source, strip, tag};
+use crate::die::{Fuel, NodeId, Source, strip, tag};
 use crate::names::name_of;
 use crate::notes::Notes;
 use crate::vtable::Bound;
@@ -102,6 +102,8 @@ fn remedy(reason: &str) -> &'static str {
 pub struct Describer<'a, S: Source + ?Sized> {
     pub(crate) src: &'a S,
     ids: RefCell<HashMap<NodeId, u64>>,
+    /// Names of what has none.
+    unnamed: RefCell<HashMap<NodeId, String>>,
 }
 
 impl<'a, S: Source + ?Sized> Describer<'a, S> {
@@ -110,6 +112,7 @@ impl<'a, S: Source + ?Sized> Describer<'a, S> {
         Describer {
             src,
             ids: RefCell::default(),
+            unnamed: RefCell::default(),
         }
     }
 
@@ -130,13 +133,21 @@ impl<'a, S: Source + ?Sized> Describer<'a, S> {
             tag::ENUMERATION => "enum",
             _ => "struct",
         };
-        match self.build(ty, kind, false) {
-            Ok(d) => format!(
-                "(unnamed {kind} {:016x})",
-                xxh3_64(canonical_text(&d.desc).as_bytes())
-            ),
-            Err(_) => format!("(unnamed {kind})"),
+        if let Some(name) = self.unnamed.borrow().get(&ty) {
+            return name.clone();
         }
+        // Until it is known, and if it is a part of itself.
+        let plain = format!("(unnamed {kind})");
+        self.unnamed.borrow_mut().insert(ty, plain.clone());
+        let name = match self.build(ty, kind, false) {
+            Ok(d) => {
+                let hash = xxh3_64(canonical_text(&d.desc).as_bytes());
+                format!("(unnamed {kind} {hash:016x})")
+            }
+            Err(_) => plain,
+        };
+        self.unnamed.borrow_mut().insert(ty, name.clone());
+        name
     }
 
     /// The id of the type that a pointer points to, 0 when there is none. Ids do not depend on each other: they hash the
@@ -173,6 +184,7 @@ impl<'a, S: Source + ?Sized> Describer<'a, S> {
             ids,
             bounds: Vec::new(),
             depth: 0,
+            fuel: Fuel::new(),
         };
         let shape = walk.shape(ty, &Notes::default());
         let blob = TypeBuilder::of(name, size, align, shape.clone()).build();
@@ -246,6 +258,7 @@ pub(crate) struct Walk<'a, S: Source + ?Sized> {
     /// Vtable pointers found: the class, and what the pointer holds. Their shapes have the index in place of a name.
     pub bounds: Vec<(String, Bound)>,
     pub depth: u32,
+    pub fuel: Fuel,
 }
 
 impl<S: Source + ?Sized> Walk<'_, S> {

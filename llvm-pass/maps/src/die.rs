@@ -1,5 +1,6 @@
 //! Debug information as this crate sees it: the few properties of a DWARF entry that layouts follow from.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::vtable::VtableView;
@@ -130,4 +131,23 @@ pub(crate) fn strip<S: Source + ?Sized>(src: &S, mut ty: NodeId) -> NodeId {
         }
     }
     0
+}
+
+/// How many nodes one question may visit: far more than a type has that fits a descriptor, so that debug information that
+/// refers to itself in circles ends as a refused type.
+pub(crate) struct Fuel(Cell<u32>);
+
+impl Fuel {
+    const FULL: u32 = 50_000;
+
+    pub fn new() -> Self {
+        Fuel(Cell::new(Self::FULL))
+    }
+
+    /// Pays for one node; false when nothing is left.
+    pub fn burn(&self) -> bool {
+        let left = self.0.get();
+        self.0.set(left.saturating_sub(1));
+        left > 0
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::die::{Die, NodeId, Source, tag};
+use crate::die::{Die, Fuel, NodeId, Source, tag};
 
 /// Deeper than any type is nested.
 const MAX_DEPTH: u32 = 64;
@@ -15,23 +15,24 @@ pub fn name_of<S: Source + ?Sized>(
     ty: NodeId,
     unnamed: &dyn Fn(NodeId) -> String,
 ) -> String {
-    name(src, ty, unnamed, 0)
+    name(src, ty, unnamed, &Fuel::new(), 0)
 }
 
 fn name<S: Source + ?Sized>(
     src: &S,
     ty: NodeId,
     unnamed: &dyn Fn(NodeId) -> String,
+    fuel: &Fuel,
     depth: u32,
 ) -> String {
     if ty == 0 {
         return "void".to_owned();
     }
-    if depth > MAX_DEPTH {
+    if depth > MAX_DEPTH || !fuel.burn() {
         return "...".to_owned();
     }
     let die = src.die(ty);
-    let of = |id| name(src, id, unnamed, depth + 1);
+    let of = |id| name(src, id, unnamed, fuel, depth + 1);
     match die.tag {
         tag::TYPEDEF | tag::TEMPLATE_ALIAS => match names_nothing(src, die.base) {
             true => qualified(src, &die, die.name.clone(), depth),

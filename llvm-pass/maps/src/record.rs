@@ -100,7 +100,8 @@ impl<S: Source + ?Sized> Walk<'_, S> {
     ) {
         const MAX_DEPTH: u32 = 100;
         let class = strip(self.src(), class);
-        if class == 0 || depth > MAX_DEPTH || parts.len() + mentions.len() > MAX_PARTS {
+        let full = parts.len() + mentions.len() > MAX_PARTS;
+        if class == 0 || depth > MAX_DEPTH || full || !self.fuel.burn() {
             return;
         }
         let die = self.src().die(class);
@@ -156,7 +157,7 @@ impl<S: Source + ?Sized> Walk<'_, S> {
     fn base(&mut self, base: NodeId, at: u64, complete: &Complete, from: u64) -> Option<Member> {
         const MAX_DEPTH: u32 = 100;
         let bare = strip(self.src(), base);
-        if bare == 0 || self.depth > MAX_DEPTH {
+        if bare == 0 || self.depth > MAX_DEPTH || !self.fuel.burn() {
             return None;
         }
         self.depth += 1;

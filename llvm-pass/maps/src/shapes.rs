@@ -23,7 +23,7 @@ impl<S: Source + ?Sized> Walk<'_, S> {
     pub(crate) fn shape(&mut self, ty: NodeId, outer: &Notes) -> Shape {
         let bare = strip(self.src(), ty);
         let size = size_of(self.src(), bare);
-        if bare == 0 || self.depth > MAX_DEPTH {
+        if bare == 0 || self.depth > MAX_DEPTH || !self.fuel.burn() {
             return refused(size, refusal::UNKNOWN);
         }
         self.depth += 1;
