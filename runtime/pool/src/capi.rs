@@ -63,10 +63,7 @@ pub unsafe fn root(handle: usize, bytes: u64, ty: *const VnType) -> Result<u64, 
 /// Frees the object at `addr`.
 #[inline]
 pub fn free(addr: u64) -> Result<(), Error> {
-    registry::with(owner(addr, "vn_free")?, |l| {
-        let _bracket = Bracket::new();
-        l.pool.heap.free(addr).map_err(|e| l.pool.heap_error(e))
-    })
+    registry::with(owner(addr, "vn_free")?, |l| l.pool.free(addr))
 }
 
 /// Changes the size of the object at `addr`.

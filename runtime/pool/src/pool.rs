@@ -285,6 +285,7 @@ impl Pool {
 
     /// Makes the object at `addr` the root object; 0: none.
     pub fn set_root(&self, addr: u64) -> Result<(), Error> {
+        self.0.check_writable()?;
         let _bracket = Bracket::new();
         self.0.heap.set_root(addr).map_err(|e| self.0.heap_error(e))
     }
@@ -304,8 +305,7 @@ impl Pool {
 
     /// Frees the object at `addr`.
     pub fn free(&self, addr: u64) -> Result<(), Error> {
-        let _bracket = Bracket::new();
-        self.0.heap.free(addr).map_err(|e| self.0.heap_error(e))
+        self.0.free(addr)
     }
 
     /// Gives puddles without objects back; durable when it returns. Returns how many.
@@ -438,6 +438,27 @@ impl Inner {
             pool: self.info.name.clone(),
             source,
         }
+    }
+
+    /// Refuses changes of a pool that is open for reading. The heap relies on this: memory that is free it changes without
+    /// asking.
+    #[inline]
+    pub fn check_writable(&self) -> Result<(), Error> {
+        if self.info.read_only {
+            return Err(Error::Access {
+                what: format!(
+                    "pool {} is open for reading: open it without VN_READONLY to change it",
+                    self.info.name
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    pub fn free(&self, addr: u64) -> Result<(), Error> {
+        self.check_writable()?;
+        let _bracket = Bracket::new();
+        self.heap.free(addr).map_err(|e| self.heap_error(e))
     }
 
     /// Refuses a program whose types have another layout than the pool's objects.
@@ -615,6 +636,7 @@ impl Local {
         &mut self,
         mut f: impl FnMut(&Inner, &mut ThreadCache) -> Result<R, HeapError>,
     ) -> Result<R, Error> {
+        self.pool.check_writable()?;
         // A new puddle has room for what was asked, unless other threads are faster; not for ever.
         for _ in 0..1000 {
             let seen = self.pool.grown.load(Ordering::Acquire);
