@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vernal_abi::puddle::{CHUNK_SIZE, MAX_PUDDLES};
-use vernal_format::puddle::{CHUNK_PAGES, CLASSES, Class, Extent, PAGE_SHIFT, PageDesc, PoolHead};
+use vernal_format::puddle::{CHUNK_PAGES, CLASSES, Class, Extent, PAGE_BYTES, PageDesc, PoolHead};
 use vernal_format::types::TypeDesc;
 
 use crate::batch::Batch;
@@ -283,28 +283,26 @@ impl<M: PoolMemory> Heap<M> {
     /// `len` bytes at `addr` were set back to earlier values by an abort. Only chunk headers and the pool page matter; any
     /// other range is ignored. No other thread is inside the heap.
     pub fn restored(&self, addr: u64, len: u64) {
-        let mut slow = self.lock();
         let end = addr.saturating_add(len);
-        let mut puddles: Vec<(usize, Extent)> = Vec::new();
-        for (slot, pages) in slow.pages.iter().enumerate() {
-            puddles.extend(pages.as_ref().map(|p| (slot, p.ext)));
+        let headers = |ext: Extent| ext.base..ext.page_addr(ext.first_page());
+        let pool_page = self.puddles.get(0).map(|ext| headers(ext).end);
+        let pool_page = pool_page.is_some_and(|page| addr < page + PAGE_BYTES && end > page);
+        let touched = |ext: Extent| addr < headers(ext).end && end > ext.base;
+        // Most lines of an abort are the program's own.
+        if !pool_page && !self.puddles.iter().any(|(_, ext)| touched(ext)) {
+            return;
         }
-        let mut generation = None;
-        for (slot, ext) in puddles {
-            let headers = ext.base..ext.page_addr(ext.first_page());
-            let from = addr.max(headers.start);
-            let to = end.min(headers.end);
-            if from < to {
-                let next = *generation
-                    .get_or_insert_with(|| self.generation.fetch_add(1, SeqCst).wrapping_add(1));
-                for chunk in ext.page_of(from)..=ext.page_of(to - 1) {
-                    self.forget_chunk(&mut slow, slot, ext, chunk, next);
-                }
+        let mut slow = self.lock();
+        let generation = self.generation.fetch_add(1, SeqCst).wrapping_add(1);
+        for (slot, ext) in self.puddles.iter().filter(|(_, ext)| touched(*ext)) {
+            let from = addr.max(ext.base);
+            let to = end.min(headers(ext).end);
+            for chunk in ext.page_of(from)..=ext.page_of(to - 1) {
+                self.forget_chunk(&mut slow, slot, ext, chunk, generation);
             }
-            let page = ext.page_addr(ext.first_page());
-            if slot == 0 && addr < page + (1 << PAGE_SHIFT) && end > page {
-                self.reload_pool_page(&mut slow);
-            }
+        }
+        if pool_page {
+            self.reload_pool_page(&mut slow);
         }
     }
 
