@@ -469,7 +469,11 @@ fn each_changed_byte_is_noticed_or_harmless() {
                     continue;
                 };
                 // What is left: the name of a field, the id of a pointer's target, whether an annotation chose a shape.
-                assert_eq!(other.id(), desc.id(), "{name}: byte {at}");
+                assert_eq!(
+                    (other.id(), other.flags()),
+                    (desc.id(), desc.flags()),
+                    "{name}: byte {at}"
+                );
                 assert_eq!(
                     canonical_text(&other),
                     canonical_text(&desc),

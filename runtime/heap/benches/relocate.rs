@@ -3,55 +3,80 @@
 //! `cargo bench -p vernal-heap --bench relocate [-- --json]`. Each row is the median of several rounds; a round relocates
 //! the whole pool there and the next one back, so that all pointers change every time.
 
-#[path = "../tests/space/mod.rs"]
-mod space;
-
-use space::{Rng, Space, array, desc, ptr};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use vernal_abi::puddle::CHUNK_SIZE;
-use vernal_format::types::{Shape, TypeBuilder, TypeDesc};
-use vernal_heap::walk::{Plans, Rewrite, Translation};
-use vernal_heap::{ObjectSpace, TYPE_FIRST};
+use vernal_format::Uuid;
+use vernal_format::types::{FieldKind, Shape, TypeBuilder};
+use vernal_heap::walk::{Move, Plans, Rewrite, Translation};
+use vernal_heap::{Heap, Mapped, ObjectSpace, OwnedMemory, PoolIdentity};
 
 const BASE: u64 = 0x5800_0000_0000;
+/// Bytes of each pool.
+const POOL: u64 = 64 << 20;
 const ROUNDS: usize = 11;
 
 struct Case {
     name: &'static str,
-    types: TypeDesc,
-    bytes: u64,
+    blob: Vec<u8>,
     /// Bytes of one object; pointers go to random objects.
     object: u64,
     puddles: u64,
 }
 
-fn fill(case: &Case) -> (Space, Vec<u64>) {
-    let size = case.bytes / case.puddles;
-    let bases: Vec<u64> = (0..case.puddles)
-        .map(|i| BASE + i * (size + CHUNK_SIZE))
+/// A full pool in ordinary memory.
+fn fill(case: &Case) -> (Heap<OwnedMemory>, Vec<Mapped>) {
+    let size = POOL / case.puddles;
+    let puddles: Vec<Mapped> = (0..case.puddles)
+        .map(|i| Mapped {
+            uuid: Uuid([i as u8 + 1; 16]),
+            addr: BASE + i * (size + CHUNK_SIZE),
+            size,
+        })
         .collect();
-    let mut space = Space::new(&bases, size, std::slice::from_ref(&case.types));
-    let mut objects = Vec::new();
-    for area in 0..bases.len() {
-        while let Some(addr) = space.alloc(area, case.object, TYPE_FIRST) {
-            objects.push(addr);
-        }
+    let mut memory = OwnedMemory::new();
+    for p in &puddles {
+        memory.add_zeroed(p.addr, p.size);
     }
-    let mut rng = Rng(7);
-    let d = case.types.clone();
+    let identity = PoolIdentity {
+        uuid: Uuid([99; 16]),
+        label: "bench".into(),
+        direct: false,
+    };
+    Heap::format_root(&memory, puddles[0], &identity).expect("formatted");
+    let heap = Heap::open(memory, &puddles[..1]).expect("opened");
+    for p in &puddles[1..] {
+        heap.add_puddle(*p).expect("added");
+    }
+    let mut cache = heap.thread_cache();
+    let index = heap.intern_type(&mut cache, &case.blob).expect("type");
+    let mut objects = Vec::new();
+    while let Ok(addr) = heap.alloc(&mut cache, case.object, 16, index) {
+        objects.push(addr);
+    }
+    let mut seed = 7u64;
+    let mut any = || {
+        seed = seed
+            .wrapping_mul(0x5851_f42d_4c95_7f2d)
+            .wrapping_add(0x1405_7b7e_f767_814f);
+        objects[((seed >> 33) % objects.len() as u64) as usize]
+    };
+    let d = heap.type_desc(index).expect("interned").clone();
     for addr in &objects {
+        let words = heap
+            .words(*addr, (case.object / 8) as usize)
+            .expect("mapped");
         for element in 0..d.elements_in(case.object) {
-            for f in d.fields().iter().filter(|f| f.kind.is_address()) {
+            for f in d.fields().iter().filter(|f| f.kind == FieldKind::Pointer) {
                 for i in 0..u64::from(f.count) {
-                    let at = addr + element * d.size() + f.offset + i * u64::from(f.stride);
-                    space.set(at, objects[rng.below(objects.len() as u64) as usize]);
+                    let at = element * d.size() + f.offset + i * u64::from(f.stride);
+                    words[(at / 8) as usize].store(any(), Ordering::Relaxed);
                 }
             }
         }
     }
-    (space, bases)
+    (heap, puddles)
 }
 
 fn median(mut times: Vec<f64>) -> f64 {
@@ -61,63 +86,33 @@ fn median(mut times: Vec<f64>) -> f64 {
 
 fn main() {
     let json = std::env::args().any(|a| a == "--json");
-    let node = || {
-        desc(
-            TypeBuilder::new("node", 16, 8)
-                .member("next", 0, ptr("node"))
-                .member("value", 8, Shape::Integer(8)),
-        )
+    let node = TypeBuilder::new("node", 16, 8)
+        .member("next", 0, Shape::pointer("node"))
+        .member("value", 8, Shape::Integer(8))
+        .build()
+        .expect("type");
+    let btree = TypeBuilder::new("btree", 256, 8)
+        .member("count", 0, Shape::Integer(4))
+        .member("key", 8, Shape::array(15, 8, Shape::Integer(8)))
+        .member("child", 128, Shape::array(16, 8, Shape::pointer("btree")))
+        .build()
+        .expect("type");
+    let pointers = TypeBuilder::of("node *", 8, 8, Shape::pointer("node"))
+        .build()
+        .expect("type");
+    let case = |name, blob: &Vec<u8>, object, puddles| Case {
+        name,
+        blob: blob.clone(),
+        object,
+        puddles,
     };
-    let btree = desc(
-        TypeBuilder::new("btree", 256, 8)
-            .member("count", 0, Shape::Integer(4))
-            .member("key", 8, array(15, 8, Shape::Integer(8)))
-            .member("child", 128, array(16, 8, ptr("btree"))),
-    );
-    let pointers = desc(TypeBuilder::of("node *", 8, 8, ptr("node")));
     let cases = [
-        Case {
-            name: "list, 1 puddle",
-            types: node(),
-            bytes: 64 << 20,
-            object: 16,
-            puddles: 1,
-        },
-        Case {
-            name: "list, 16 puddles",
-            types: node(),
-            bytes: 64 << 20,
-            object: 16,
-            puddles: 16,
-        },
-        Case {
-            name: "B-tree nodes, 1 puddle",
-            types: btree.clone(),
-            bytes: 64 << 20,
-            object: 256,
-            puddles: 1,
-        },
-        Case {
-            name: "B-tree nodes, 16 puddles",
-            types: btree,
-            bytes: 64 << 20,
-            object: 256,
-            puddles: 16,
-        },
-        Case {
-            name: "pointer arrays, 1 puddle",
-            types: pointers.clone(),
-            bytes: 64 << 20,
-            object: 32 << 10,
-            puddles: 1,
-        },
-        Case {
-            name: "pointer arrays, 16 puddles",
-            types: pointers,
-            bytes: 64 << 20,
-            object: 32 << 10,
-            puddles: 16,
-        },
+        case("list, 1 puddle", &node, 16, 1),
+        case("list, 16 puddles", &node, 16, 16),
+        case("B-tree nodes, 1 puddle", &btree, 256, 1),
+        case("B-tree nodes, 16 puddles", &btree, 256, 16),
+        case("pointer arrays, 1 puddle", &pointers, 32 << 10, 1),
+        case("pointer arrays, 16 puddles", &pointers, 32 << 10, 16),
     ];
     if !json {
         println!(
@@ -126,21 +121,20 @@ fn main() {
         );
     }
     for case in &cases {
-        let (space, bases) = fill(case);
-        let new: Vec<u64> = bases.iter().rev().map(|b| b + (1 << 38)).collect();
-        // Metadata stays at the old addresses: only the pointers go there and back.
-        let moves: Vec<_> = bases
+        let (heap, puddles) = fill(case);
+        // Metadata stays where it is: only the pointers go there and back, and the puddles change their order.
+        let moves: Vec<Move> = puddles
             .iter()
-            .zip(&new)
-            .map(|(old, new)| vernal_heap::walk::Move {
-                old: *old,
-                new: *new,
-                len: case.bytes / case.puddles,
+            .zip(puddles.iter().rev())
+            .map(|(p, q)| Move {
+                old: p.addr,
+                new: q.addr + (1 << 38),
+                len: p.size,
             })
             .collect();
         let there = Translation::new(&moves).expect("disjoint puddles");
         let back = there.inverse();
-        let plans = Plans::of(&space);
+        let plans = Plans::of(&heap);
         let (mut relocations, mut copies, mut count) = (Vec::new(), Vec::new(), 0);
         let mut copy = vec![0u64; (CHUNK_SIZE / 8) as usize];
         for round in 0..ROUNDS * 2 {
@@ -152,10 +146,10 @@ fn main() {
             };
             let (mut lines, start) = (0u64, Instant::now());
             count = 0;
-            for chunk in 0..space.chunk_count() {
-                let words = chunk_words(&space, chunk);
+            for chunk in 0..heap.chunk_count() {
+                let words = chunk_words(&heap, chunk);
                 let report = rewrite
-                    .chunk(&space, chunk, words, &mut |_| lines += 1)
+                    .chunk(&heap, chunk, words, &mut |_| lines += 1)
                     .expect("whole chunks");
                 assert_eq!(report.pointers, report.changed);
                 count += report.pointers;
@@ -163,8 +157,8 @@ fn main() {
             relocations.push(start.elapsed().as_secs_f64());
             black_box(lines);
             let start = Instant::now();
-            for chunk in 0..space.chunk_count() {
-                for (to, from) in copy.iter_mut().zip(chunk_words(&space, chunk)) {
+            for chunk in 0..heap.chunk_count() {
+                for (to, from) in copy.iter_mut().zip(chunk_words(&heap, chunk)) {
                     *to = from.load(Ordering::Relaxed);
                 }
                 black_box(&mut copy);
@@ -172,7 +166,7 @@ fn main() {
             copies.push(start.elapsed().as_secs_f64());
         }
         let (relocate, copied) = (median(relocations), median(copies));
-        let gib = case.bytes as f64 / (1u64 << 30) as f64;
+        let gib = POOL as f64 / (1u64 << 30) as f64;
         let rate = count as f64 / relocate / 1e6;
         if json {
             println!(
@@ -192,9 +186,8 @@ fn main() {
     }
 }
 
-fn chunk_words(space: &Space, chunk: usize) -> &[AtomicU64] {
-    let (start, end) = space.chunk_range(chunk).expect("chunk");
-    space
-        .words(start, ((end - start) / 8) as usize)
+fn chunk_words(heap: &Heap<OwnedMemory>, chunk: usize) -> &[AtomicU64] {
+    let (start, end) = heap.chunk_range(chunk).expect("chunk");
+    heap.words(start, ((end - start) / 8) as usize)
         .expect("mapped")
 }

@@ -382,6 +382,8 @@ fn pointers_fit_parts_of_objects() {
         ("link", message + 8),
         ("link", message + 24),
         ("link", message + 40),
+        ("int[2]", ints + 8),
+        ("int[4][2]", ints),
     ] {
         assert_eq!(
             fits(target, value),
@@ -437,6 +439,10 @@ fn copies_keep_sharing_and_refuse_what_leads_out() {
     space.set(root + 16, shared);
     space.set(root + 24 + 16, shared);
     space.set(root + 168, root);
+    // Into the middle of an object, and to its end.
+    let text = space.alloc(0, 16, space.type_index("text")).unwrap();
+    space.set(root + 24 * 4, text + 5);
+    space.set(root + 24 * 5, text + 16);
     let plans = Plans::of(&space);
     let run = |space: &Space, external| {
         let mut other = Space::new(&[B], CHUNK_SIZE, &space::types());
@@ -451,7 +457,10 @@ fn copies_keep_sharing_and_refuse_what_leads_out() {
         .map(|r| (r, other))
     };
     let (done, other) = run(&space, External::Refuse).unwrap();
-    assert_eq!((done.objects, other.objects.len()), (2, 2));
+    assert_eq!((done.objects, other.objects.len()), (3, 3));
+    let there = other.get(done.root + 24 * 4) - 5;
+    assert_eq!(other.object_at(there).unwrap().addr, there);
+    assert_eq!(other.get(done.root + 24 * 5), there + 16);
     assert_eq!(other.get(done.root + 16), other.get(done.root + 40));
     assert_eq!(other.get(done.root + 168), done.root);
     space.set(root + 48 + 16, 0x1000);
@@ -487,6 +496,62 @@ fn copies_keep_sharing_and_refuse_what_leads_out() {
     )
     .unwrap_err();
     assert!(matches!(error, CopyError::NoObject { .. }));
+}
+
+/// `VN_TAGGED` and `VN_ACTIVE`: a tag in the low bits, or the other member of a union.
+#[test]
+fn annotated_pointers_may_be_tagged_or_something_else() {
+    let types = [desc(
+        TypeBuilder::new("value", 16, 8)
+            .annotated("link", 0, ptr("value"))
+            .member("next", 8, ptr("value")),
+    )];
+    let mut space = Space::new(&[A], CHUNK_SIZE, &types);
+    let first = space.alloc(0, 16, TYPE_FIRST).unwrap();
+    let second = space.alloc(0, 48, TYPE_FIRST).unwrap();
+    space.root = Some(first);
+    space.set(first, second + 16 + 5);
+    space.set(second, 42);
+    assert_eq!(faults(&space), []);
+    let plans = Plans::of(&space);
+    assert_eq!(reach(&space, &plans, &[], Budget::default()).0.len(), 2);
+    let mut listed = 0;
+    scan_external(
+        &space,
+        &plans,
+        &PoolRanges::of(&space),
+        0,
+        true,
+        &mut |_| {
+            listed += 1;
+            true
+        },
+    );
+    assert_eq!(listed, 0);
+    let mut other = Space::new(&[B], CHUNK_SIZE, &types);
+    let done = copy(
+        &space,
+        &plans,
+        first,
+        External::Refuse,
+        Budget::default(),
+        &mut Into(&mut other),
+    )
+    .unwrap();
+    let there = other.get(done.root) - 21;
+    assert_eq!(
+        (
+            other.object_at(there).unwrap().size,
+            other.get(there),
+            done.external
+        ),
+        (48, 42, 0)
+    );
+    // In the pool it must still be right.
+    space.set(first, second + 8 + 1);
+    assert!(matches!(faults(&space)[0].1, Fault::WrongType { .. }));
+    space.set(first, second + 640);
+    assert!(matches!(faults(&space)[0].1, Fault::Free { .. }));
 }
 
 #[test]

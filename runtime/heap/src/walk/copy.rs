@@ -171,6 +171,8 @@ impl<S: ObjectSpace + ?Sized, C: CopyTarget> Visitor for Copier<'_, S, C> {
                 Some(copy) => copy.wrapping_add(offset),
                 None => return Flow::Stop,
             },
+            // What is no address of the pool may be the other member of an annotated union.
+            None if edge.run.annotated => edge.value,
             None if self.external == External::Refuse => {
                 let at = edge.word as u64 * 8;
                 let place = super::path::place_name(edge.from.desc, at);

@@ -112,6 +112,7 @@ pub(super) fn inside<S: ObjectSpace + ?Sized>(
     if ANYTHING.contains(&target) {
         return Match::Fits;
     }
+    let target = element_name(target);
     // Memory that nobody gave a type holds whatever the pointer says.
     let Some(desc) = space.type_desc(object.type_index) else {
         return Match::Fits;
@@ -159,6 +160,17 @@ pub(super) fn inside<S: ObjectSpace + ?Sized>(
     } else {
         Match::Interior
     }
+}
+
+/// The element of an array type: `int[4][2]` is made of `int`.
+fn element_name(mut target: &str) -> &str {
+    while target.ends_with(']')
+        && let Some(open) = target.rfind('[')
+        && open > 0
+    {
+        target = target.get(..open).unwrap_or(target).trim_end();
+    }
+    target
 }
 
 /// Whether a type ends in elements of `target`: those of its flexible array, or itself.

@@ -8,6 +8,9 @@ use vernal_format::types::TypeDesc;
 /// Steps that are written out at each end of a long path.
 const SHOWN: usize = 12;
 
+/// Steps that are followed back: a path to each of many faults must not take longer than the walk.
+const LONGEST: u64 = 1 << 20;
+
 /// The way to the object that is being visited.
 #[derive(Debug, Clone, Copy)]
 pub struct Trail<'a> {
@@ -23,29 +26,33 @@ impl<'a> Trail<'a> {
     /// The path from the root, fields by name: `root.next[3].child`. Steps that repeat are counted, and the middle of a
     /// long path is left out. `None` for a walk that keeps no trails.
     pub fn path<S: ObjectSpace + ?Sized>(&self, space: &S) -> Option<String> {
-        let mut steps: Vec<(String, u64)> = Vec::new();
+        // Names are made at the end: most of a long path is one field again and again.
+        let mut steps: Vec<((u32, u64), u64)> = Vec::new();
         let mut index = self.index;
         let mut entry = self.entries.get(index)?;
-        while entry.parent != index {
+        let mut walked = 0;
+        while entry.parent != index && walked < LONGEST {
             let parent = self.entries.get(entry.parent)?;
-            let name = place_name(space.type_desc(parent.object.type_index), entry.at);
+            let step = (parent.object.type_index, entry.at);
             match steps.last_mut() {
-                Some((last, count)) if *last == name => *count += 1,
-                _ => steps.push((name, 1)),
+                Some((last, count)) if *last == step => *count += 1,
+                _ => steps.push((step, 1)),
             }
             index = entry.parent;
             entry = parent;
+            walked += 1;
         }
         steps.reverse();
-        let mut text = "root".to_string();
-        for (at, (name, count)) in steps.iter().enumerate() {
+        let mut text = if walked < LONGEST { "root" } else { "root …" }.to_string();
+        for (at, ((type_index, byte), count)) in steps.iter().enumerate() {
             if at == SHOWN && steps.len() > 2 * SHOWN {
                 let _ = write!(text, " … {} steps … ", steps.len() - 2 * SHOWN);
             }
             if at >= SHOWN && at + SHOWN < steps.len() {
                 continue;
             }
-            text = join(&text, name);
+            let name = place_name(space.type_desc(*type_index), *byte);
+            text = join(&text, &name);
             if *count > 1 {
                 let _ = write!(text, "{{{count} times}}");
             }

@@ -1,7 +1,7 @@
 //! Where the addresses of a type are, in the form that is fast to go through.
 
 use crate::{Object, ObjectSpace, TYPE_FIRST, TYPE_META, TYPE_RAW};
-use vernal_format::types::{FieldKind, TypeDesc};
+use vernal_format::types::{FieldKind, TypeDesc, field_flags};
 
 /// Addresses of one field, in one element of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Run {
     pub field: u32,
     /// Which address point, for a vtable.
     pub aux: u64,
+    /// Whether an annotation says that it is a pointer: it may be another value instead, or carry a tag in its low bits.
+    pub annotated: bool,
     flex: bool,
 }
 
@@ -56,6 +58,7 @@ impl Plan {
                     kind: f.kind,
                     field: index as u32,
                     aux: f.aux,
+                    annotated: f.flags & field_flags::ANNOTATED != 0,
                     flex: f.is_flex(),
                 })
                 .collect()

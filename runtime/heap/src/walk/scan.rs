@@ -91,7 +91,8 @@ pub fn scan_external<S: ObjectSpace + ?Sized>(
         let mut more = true;
         let mut look = |word: usize, run: &super::plan::Run| {
             let value = words.get(word).map_or(0, |w| w.load(Ordering::Relaxed));
-            let outside = value != 0 && !ranges.contains(value);
+            // An annotated pointer may be something else, and then it is nothing that points out of the pool.
+            let outside = value != 0 && !run.annotated && !ranges.contains(value);
             if more && outside {
                 more = f(Finding {
                     object,

@@ -59,13 +59,16 @@ pub enum TranslationError {
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
+    /// First value that means this range.
+    from: u64,
     start: u64,
     len: u64,
     delta: u64,
 }
 
-/// Behind the last range: starts where no pointer points, so that the search never ends here.
+/// Behind the last range: begins where no pointer points, so that the search never ends here.
 const PAD: Entry = Entry {
+    from: u64::MAX,
     start: u64::MAX,
     len: 0,
     delta: 0,
@@ -73,9 +76,8 @@ const PAD: Entry = Entry {
 
 /// Old to new addresses of at most [`MAX_RANGES`] ranges; everything else stays as it is.
 ///
-/// A pointer one past the end of a range moves with it (the end of an array that ends with its puddle), unless another
-/// range begins there: then it means that one. Puddles that are not adjacent leave no doubt, and neither does an object
-/// whose last bytes are never its own; `docs/format.md` says which of both holds for heaps.
+/// A pointer one past the end of a range moves with it, even where another range begins: it is the end of an array that ends
+/// with its puddle. No object begins where a puddle does, because its headers are there.
 #[derive(Debug, Clone)]
 pub struct Translation {
     entries: Box<[Entry; MAX_RANGES]>,
@@ -107,10 +109,16 @@ impl Translation {
         let mut entries = Box::new([PAD; MAX_RANGES]);
         for (entry, m) in entries.iter_mut().zip(&sorted) {
             *entry = Entry {
+                from: m.old,
                 start: m.old,
                 len: m.len,
                 delta: m.new.wrapping_sub(m.old),
             };
+        }
+        for at in 1..sorted.len() {
+            if let Some([a, b]) = entries.get_mut(at - 1..=at) {
+                b.from += u64::from(a.start + a.len == b.start);
+            }
         }
         let low = sorted.first().map_or(0, |m| m.old);
         let high = sorted.last().map_or(0, |m| m.old + m.len);
@@ -164,7 +172,7 @@ impl Translate for Translation {
         // Without branches on the data: pointers of a graph hit the ranges in no order.
         while step > 0 {
             let next = (at + step) % MAX_RANGES;
-            at = select_unpredictable(self.entries[next].start <= value, next, at);
+            at = select_unpredictable(self.entries[next].from <= value, next, at);
             step /= 2;
         }
         let e = &self.entries[at % MAX_RANGES];

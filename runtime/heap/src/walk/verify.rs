@@ -8,7 +8,10 @@ use super::plan::Plans;
 use crate::{ObjectSpace, TYPE_FIRST, TYPE_RAW};
 use std::collections::HashMap;
 use thiserror::Error;
-use vernal_format::types::{Field, FieldKind};
+use vernal_format::types::{Field, FieldKind, field_flags};
+
+/// What a program may keep in a pointer that is annotated as tagged.
+const TAG_BITS: u64 = 7;
 
 /// What is checked, and how much.
 #[derive(Debug, Clone, Copy)]
@@ -309,7 +312,17 @@ impl<'a, S: ObjectSpace + ?Sized> Checker<'a, S> {
             let desc = object.and_then(|o| self.space.type_desc(o.type_index));
             desc.map_or("?".to_string(), |d| d.name().to_string())
         };
-        let fault = match pointer_matches(self.space, &field.target, field.aux, value) {
+        let annotated = field.flags & field_flags::ANNOTATED != 0;
+        let mut fit = pointer_matches(self.space, &field.target, field.aux, value);
+        let mut value = value;
+        if annotated && fit != Match::Fits && fit != Match::Outside {
+            // The low bits may be a tag.
+            value &= !TAG_BITS;
+            fit = pointer_matches(self.space, &field.target, field.aux, value);
+        }
+        let fault = match fit {
+            // The other member of a union.
+            Match::Outside if annotated => return,
             Match::Fits => match self.aligns.get(field.target.as_str()) {
                 Some(align) if !value.is_multiple_of((*align).into()) => Fault::Unaligned {
                     value,
