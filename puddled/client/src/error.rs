@@ -43,7 +43,9 @@ pub enum ClientError {
     #[error(transparent)]
     Refused(#[from] Failure),
     /// A reply to something else.
-    #[error("puddled answered {request} with another message than it should: update the older of the two")]
+    #[error(
+        "puddled answered {request} with another message than it should: update the older of the two"
+    )]
     Unexpected {
         /// The request.
         request: &'static str,

@@ -15,6 +15,7 @@
 
 mod access;
 mod client;
+mod command;
 mod config;
 mod fail;
 mod inject;
@@ -34,9 +35,12 @@ mod space;
 mod start;
 mod state;
 
+pub use command::command;
 pub use config::{Config, MetricsAddress};
 pub use layout::Layout;
-pub use records::{GrantRecord, GrantedPool, LogRecord, PoolRecord, PoolStatus, PuddleRecord, QuarantineRecord};
+pub use records::{
+    GrantRecord, GrantedPool, LogRecord, PoolRecord, PoolStatus, PuddleRecord, QuarantineRecord,
+};
 pub use registry::{Registry, RegistryError, Snapshot};
 pub use server::Stopper;
 pub use space::{Space, SpaceError};

@@ -41,6 +41,9 @@ pub(crate) fn format(root: &File, record: &PoolRecord) -> Outcome<()> {
     // All that an empty heap has lies in the chunk headers and the page behind them.
     let mut memory = OwnedMemory::new();
     memory.add_zeroed(puddle.addr, page_offset(puddle.size) + PAGE_BYTES);
+    // The heap looks whether a puddle's last word is there.
+    let last = puddle.size.saturating_sub(PAGE_BYTES);
+    memory.add_zeroed(puddle.addr + last, PAGE_BYTES);
     let mapped = Mapped {
         uuid: Uuid::from(puddle.id),
         addr: puddle.addr,
@@ -126,4 +129,3 @@ fn named(words: &[u64]) -> Result<BTreeSet<Id>, String> {
     }
     Ok(named)
 }
-

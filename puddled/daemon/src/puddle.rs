@@ -51,8 +51,12 @@ pub(crate) fn create_meta(path: &Path, puddle: &PuddleRecord, state: MetaState) 
     };
     let make = || {
         let file = create_file(&temp)?;
-        MetaFile::create(FileMedia::from_file(file)?, target.display().to_string(), meta)
-            .map_err(io::Error::other)?;
+        MetaFile::create(
+            FileMedia::from_file(file)?,
+            target.display().to_string(),
+            meta,
+        )
+        .map_err(io::Error::other)?;
         fs::rename(&temp, &target)
     };
     make().map_err(|e: io::Error| {
@@ -108,7 +112,9 @@ pub(crate) fn open_meta(
     let name = at.display().to_string();
     let media = FileMedia::open(&at).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => {
-            format!("the metadata file {name} is missing: restore it from a backup, or remove the pool")
+            format!(
+                "the metadata file {name} is missing: restore it from a backup, or remove the pool"
+            )
         }
         _ => format!("the metadata file {name} cannot be opened ({e}): look at the disk"),
     })?;

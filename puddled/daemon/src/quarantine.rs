@@ -49,7 +49,11 @@ pub(crate) fn put(
     }
     inject::step();
     // Room for the words around it in a message.
-    let reason = Failure::new(ErrorCode::Quarantine, reason.chars().take(MAX_TEXT / 2).collect::<String>()).text;
+    let reason = Failure::new(
+        ErrorCode::Quarantine,
+        reason.chars().take(MAX_TEXT / 2).collect::<String>(),
+    )
+    .text;
     let record = QuarantineRecord {
         id,
         reason: reason.clone(),

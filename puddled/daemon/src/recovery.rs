@@ -133,9 +133,9 @@ impl Job<'_> {
         let path = Layout::journal(self.folder);
         let name = path.display().to_string();
         let failed = |e: io::Error| match e.kind() {
-            io::ErrorKind::NotFound => {
-                Trouble::Invalid(format!("the journal {name} is missing: restore it from a backup"))
-            }
+            io::ErrorKind::NotFound => Trouble::Invalid(format!(
+                "the journal {name} is missing: restore it from a backup"
+            )),
             _ => Trouble::Failed(format!("reading the journal {name}: {e}")),
         };
         let media = FileMedia::open_read_only(&path).map_err(failed)?;
@@ -168,8 +168,10 @@ impl Job<'_> {
         puddles: &[(&PoolRecord, PuddleRecord, PathBuf)],
     ) -> Result<(), Trouble> {
         let name = reader.name();
-        let granted: HashMap<Uuid, &PuddleRecord> =
-            puddles.iter().map(|(_, p, _)| (Uuid::from(p.id), p)).collect();
+        let granted: HashMap<Uuid, &PuddleRecord> = puddles
+            .iter()
+            .map(|(_, p, _)| (Uuid::from(p.id), p))
+            .collect();
         let harmless = self.harmless();
         let sb = reader.superblock();
         for member in sb.members.iter().flatten() {

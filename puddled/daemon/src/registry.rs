@@ -156,7 +156,10 @@ impl Registry {
                 Change::PutPool(pool) => {
                     let mut table = txn.open_table(POOLS).map_err(store)?;
                     table
-                        .insert(pool.id.0.as_slice(), bytes("pool", &pool.name, pool)?.as_slice())
+                        .insert(
+                            pool.id.0.as_slice(),
+                            bytes("pool", &pool.name, pool)?.as_slice(),
+                        )
                         .map_err(store)?;
                 }
                 Change::DropPool(id) => {

@@ -211,7 +211,12 @@ fn admit(shared: &Arc<Shared>, socket: OwnedFd) {
     let id = match enter(shared, &socket, &peer) {
         Ok(id) => id,
         Err(failure) => {
-            tracing::warn!(pid = peer.pid, uid = peer.uid, text = failure.text, "connection refused");
+            tracing::warn!(
+                pid = peer.pid,
+                uid = peer.uid,
+                text = failure.text,
+                "connection refused"
+            );
             shared.counters.refused();
             session::refuse(&socket, failure);
             return;
@@ -273,7 +278,12 @@ fn connection(shared: &Arc<Shared>, socket: &Arc<OwnedFd>, mut client: Client) {
         std::mem::forget(client.imports);
         return;
     }
-    shared.state().clients.remove(&id);
     settle::end(shared, client);
-    tracing::debug!(client = id, seconds = began.elapsed().as_secs(), "client gone");
+    // Until here it counts: who leaves much behind cannot come back for more at once.
+    shared.state().clients.remove(&id);
+    tracing::debug!(
+        client = id,
+        seconds = began.elapsed().as_secs(),
+        "client gone"
+    );
 }

@@ -91,7 +91,14 @@ fn hello(socket: &OwnedFd, client: &Client, buf: &mut [u8]) -> Result<u8, End> {
     }
     let chosen = Hello::decode(packet).and_then(|hello| {
         let version = choose_version(&hello)?;
-        tracing::debug!(client = client.id, pid = client.peer.pid, uid = client.peer.uid, name = hello.client, version, "client connected");
+        tracing::debug!(
+            client = client.id,
+            pid = client.peer.pid,
+            uid = client.peer.uid,
+            name = hello.client,
+            version,
+            "client connected"
+        );
         Ok(version)
     });
     match chosen {

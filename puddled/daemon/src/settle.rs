@@ -55,7 +55,7 @@ fn set_phase(shared: &Shared, grant: &GrantRecord, phase: Phase) {
 /// the phase [`Phase::Recovering`].
 pub(crate) fn settle(shared: &Shared, grant: &GrantRecord) {
     let folder = folder_of(shared, grant);
-    let _locks = wait_for_processes(shared, grant, &folder);
+    let locks = wait_for_processes(shared, grant, &folder);
     let permit = shared.recoveries.take();
     let began = Instant::now();
     let pools: HashMap<Id, PoolRecord> = {
@@ -124,6 +124,8 @@ pub(crate) fn settle(shared: &Shared, grant: &GrantRecord) {
             }
         }
     }
+    // Before others are let in: they take the same locks.
+    drop(locks);
     let mut state = shared.state();
     for granted in &grant.pools {
         if let Some(pool) = state.pools.get_mut(&granted.pool) {
@@ -179,11 +181,7 @@ fn wait_for_processes(shared: &Shared, grant: &GrantRecord, folder: &std::path::
 }
 
 /// Drops growth that no commit followed, and the grant. `true`: the client's folder can go.
-fn finish(
-    shared: &Shared,
-    grant: &GrantRecord,
-    pools: &HashMap<Id, PoolRecord>,
-) -> Outcome<bool> {
+fn finish(shared: &Shared, grant: &GrantRecord, pools: &HashMap<Id, PoolRecord>) -> Outcome<bool> {
     for record in pools.values() {
         let damaged = shared
             .state()
@@ -203,9 +201,7 @@ fn finish(
         }
         sweep(shared, record.id);
     }
-    shared
-        .registry
-        .commit(&[Change::DropGrant(grant.client)])?;
+    shared.registry.commit(&[Change::DropGrant(grant.client)])?;
     inject::step();
     Ok(true)
 }

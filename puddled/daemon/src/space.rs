@@ -152,7 +152,10 @@ mod tests {
         assert_eq!(direct.allocate(M).unwrap(), 0x5740_0000_0000);
         // Half of the tracked range is 512 GiB: two puddles of 256 GiB do not fit beside a small one.
         assert!(space.allocate(M << 17).is_ok());
-        assert!(matches!(space.allocate(M << 17), Err(SpaceError::Full { .. })));
+        assert!(matches!(
+            space.allocate(M << 17),
+            Err(SpaceError::Full { .. })
+        ));
         assert!(space.claim(TRACKED_BASE, M).is_err());
         assert!(space.claim(0x5880_0000_0000, M).is_err());
         assert!(space.claim(u64::MAX - M + 1, M).is_err());

@@ -102,8 +102,10 @@ impl Daemon {
         for grant in &snapshot.grants {
             resume(&shared, grant.clone());
         }
-        let stopper = Stopper::new(shared.clone())
-            .map_err(io_error("making an event for the end of", shared.layout.data()))?;
+        let stopper = Stopper::new(shared.clone()).map_err(io_error(
+            "making an event for the end of",
+            shared.layout.data(),
+        ))?;
         let (listener, socket) = match config.listener {
             Some(listener) => (listener, None),
             None => (
@@ -284,9 +286,11 @@ fn look(shared: &Shared, records: &HashMap<Id, &PoolRecord>) -> Result<(), Start
             continue;
         }
         let dir = shared.layout.pool(record.id);
-        let damage = record.puddles.iter().enumerate().find_map(|(i, p)| {
-            puddle::look(&Layout::puddle(&dir, i, p.id), p.size).err()
-        });
+        let damage = record
+            .puddles
+            .iter()
+            .enumerate()
+            .find_map(|(i, p)| puddle::look(&Layout::puddle(&dir, i, p.id), p.size).err());
         if let Some(damage) = damage {
             tracing::error!(pool = %record.name, damage, "pool is damaged");
             if let Some(pool) = shared.state().pools.get_mut(&record.id) {

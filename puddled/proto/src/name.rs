@@ -42,10 +42,28 @@ mod tests {
 
     #[test]
     fn names_are_plain() {
-        for good in ["a", "sensors", "sensors-copy", "A.b_c-9", "_x", &"x".repeat(63)] {
+        for good in [
+            "a",
+            "sensors",
+            "sensors-copy",
+            "A.b_c-9",
+            "_x",
+            &"x".repeat(63),
+        ] {
             assert!(check_name(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "-x", "a/b", "a b", "a\n", "ä", &"x".repeat(64), "a\0b"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "-x",
+            "a/b",
+            "a b",
+            "a\n",
+            "ä",
+            &"x".repeat(64),
+            "a\0b",
+        ] {
             assert!(check_name(bad).is_err(), "{bad:?}");
         }
     }

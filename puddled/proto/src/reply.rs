@@ -237,11 +237,7 @@ impl PoolStat {
             }
             Condition::Ready | Condition::Recovering | Condition::Lingering => {}
         }
-        check_limit(
-            "a list of users",
-            self.users.len() as u64,
-            MAX_USERS as u64,
-        )
+        check_limit("a list of users", self.users.len() as u64, MAX_USERS as u64)
     }
 }
 

@@ -6,9 +6,7 @@ use serde::{Deserialize, Serialize};
 use vernal_format::Uuid;
 
 /// The identity of a pool, a puddle, a journal, a log or an import, as it travels.
-#[derive(
-    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Id(pub [u8; 16]);
 
 impl From<Uuid> for Id {

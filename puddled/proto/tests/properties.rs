@@ -110,15 +110,22 @@ fn pool() -> impl Strategy<Value = PoolStat> {
         ".{0,80}".prop_map(|reason| Condition::Quarantined { reason }),
         ".{0,80}".prop_map(|reason| Condition::Damaged { reason }),
     ];
-    let user = (any::<u32>(), any::<u32>(), any::<bool>())
-        .prop_map(|(pid, uid, writes)| UseInfo { pid, uid, writes });
+    let user = (any::<u32>(), any::<u32>(), any::<bool>()).prop_map(|(pid, uid, writes)| UseInfo {
+        pid,
+        uid,
+        writes,
+    });
     (
         (id(), name(), any::<u32>(), any::<u32>(), mode(), kind()),
         (any::<u64>(), any::<u32>(), any::<u64>(), condition),
         vec(user, 0..=16),
     )
         .prop_map(
-            |((id, name, owner, group, mode, kind), (bytes, puddles, created, condition), users)| {
+            |(
+                (id, name, owner, group, mode, kind),
+                (bytes, puddles, created, condition),
+                users,
+            )| {
                 PoolStat {
                     id,
                     name,

@@ -92,7 +92,8 @@ pub(crate) fn chown(
     change(shared, client, name, |state, record| {
         let owner = owner.unwrap_or(record.owner);
         let group = group.unwrap_or(record.group);
-        if !peer.admin && (owner != record.owner || (group != record.group && !peer.in_group(group)))
+        if !peer.admin
+            && (owner != record.owner || (group != record.group && !peer.in_group(group)))
         {
             return refuse(
                 ErrorCode::Access,
@@ -105,7 +106,13 @@ pub(crate) fn chown(
         if owner != record.owner {
             shared.check_quota(state, owner, record.bytes())?;
         }
-        tracing::info!(pool = name, owner, group, client = client.id, "owner changed");
+        tracing::info!(
+            pool = name,
+            owner,
+            group,
+            client = client.id,
+            "owner changed"
+        );
         Ok(PoolRecord {
             owner,
             group,
@@ -210,6 +217,11 @@ pub(crate) fn accept(shared: &Arc<Shared>, client: &Client, name: &str) -> Outco
     }
     done?;
     quarantine::sweep(shared);
-    tracing::warn!(pool = name, client = client.id, uid = client.peer.uid, "pool accepted as it is");
+    tracing::warn!(
+        pool = name,
+        client = client.id,
+        uid = client.peer.uid,
+        "pool accepted as it is"
+    );
     Ok(Reply::Done.into())
 }

@@ -115,7 +115,11 @@ fn undo(shared: &Shared, client: &mut Client, pool: Id, puddle: &PuddleRecord) -
     client.record_with_pool(shared, pool)?;
     delete(shared, pool, puddle)?;
     let mut state = shared.state();
-    if let Some((owner, kind)) = state.pools.get(&pool).map(|p| (p.record.owner, p.record.kind)) {
+    if let Some((owner, kind)) = state
+        .pools
+        .get(&pool)
+        .map(|p| (p.record.owner, p.record.kind))
+    {
         state.give_back(owner, kind, puddle);
     }
     Ok(())
@@ -158,7 +162,9 @@ pub(crate) fn shrink(
     if shared.state().opened(client.id, pool)?.users.len() > 1 {
         return refuse(
             ErrorCode::Busy,
-            format!("pool {name:?} is open by others, who may use puddle {puddle}: shrink it when they have closed it"),
+            format!(
+                "pool {name:?} is open by others, who may use puddle {puddle}: shrink it when they have closed it"
+            ),
         );
     }
     let root = Layout::puddle(&shared.layout.pool(pool), 0, Id::default());

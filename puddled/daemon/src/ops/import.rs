@@ -36,7 +36,10 @@ fn hand_out(client: &mut Client, staged: Staged, files: Vec<File>) -> Outcome<An
     if let Some(root) = files.first()
         && !try_lock_as(root, Hold::Exclusive).unwrap_or(false)
     {
-        return refuse(ErrorCode::Internal, "a staged puddle is locked by somebody else");
+        return refuse(
+            ErrorCode::Internal,
+            "a staged puddle is locked by somebody else",
+        );
     }
     let id = staged.record.id;
     let puddles = staged.record.puddles.iter().map(info).collect();
@@ -153,7 +156,9 @@ fn copy_plain(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
     let mut buf = vec![0; 1 << 20];
     let mut at = start;
     while at < end {
-        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(buf.len());
+        let want = usize::try_from(end - at)
+            .unwrap_or(usize::MAX)
+            .min(buf.len());
         let part = buf.get_mut(..want).unwrap_or_default();
         let n = from.read_at(part, at)?;
         if n == 0 {
@@ -233,7 +238,10 @@ fn check(staged: &Staged) -> Outcome<()> {
         }
         Page::Damaged(why) => refuse(
             ErrorCode::Invalid,
-            format!("import of pool {:?}: {why}; the archive is damaged or no pool", record.name),
+            format!(
+                "import of pool {:?}: {why}; the archive is damaged or no pool",
+                record.name
+            ),
         ),
     }
 }

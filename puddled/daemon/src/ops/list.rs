@@ -25,7 +25,11 @@ pub(crate) fn list(
     let state = shared.state();
     let mut pools = Vec::new();
     let (mut bytes, mut more) = (HEAD, false);
-    for id in state.names.range((from, Bound::Unbounded)).map(|(_, id)| id) {
+    for id in state
+        .names
+        .range((from, Bound::Unbounded))
+        .map(|(_, id)| id)
+    {
         let Some(pool) = state.pools.get(id) else {
             continue;
         };

@@ -154,7 +154,10 @@ pub(crate) fn answer(
         Request::Status => Ok(Reply::Status(list::status(shared)).into()),
         other => refuse(
             ErrorCode::Protocol,
-            format!("puddled does not know the request {}: update it", other.kind()),
+            format!(
+                "puddled does not know the request {}: update it",
+                other.kind()
+            ),
         ),
     }
 }

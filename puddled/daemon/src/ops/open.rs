@@ -35,7 +35,9 @@ pub(crate) fn open(
     if client.grant.pools.len() + client.reads.len() >= MAX_OPEN_POOLS {
         return refuse(
             ErrorCode::Limit,
-            format!("this client has {MAX_OPEN_POOLS} pools open, and none may have more: close one"),
+            format!(
+                "this client has {MAX_OPEN_POOLS} pools open, and none may have more: close one"
+            ),
         );
     }
     let record = enter(shared, client, name, access)?;
@@ -64,7 +66,14 @@ pub(crate) fn open(
     if access != Access::Write {
         client.reads.push(record.id);
     }
-    tracing::info!(pool = name, ?access, client = client.id, pid = client.peer.pid, uid = client.peer.uid, "pool opened");
+    tracing::info!(
+        pool = name,
+        ?access,
+        client = client.id,
+        pid = client.peer.pid,
+        uid = client.peer.uid,
+        "pool opened"
+    );
     Ok(Answer {
         reply: Reply::Opened {
             pool: stat,
@@ -75,12 +84,7 @@ pub(crate) fn open(
 }
 
 /// Waits until nothing is in the way that ends by itself, then enters the client as a user.
-fn enter(
-    shared: &Shared,
-    client: &Client,
-    name: &str,
-    access: Access,
-) -> Outcome<PoolRecord> {
+fn enter(shared: &Shared, client: &Client, name: &str, access: Access) -> Outcome<PoolRecord> {
     let until = Instant::now() + RECOVERY_WAIT;
     let mut state = shared.state();
     loop {
@@ -208,8 +212,9 @@ fn take_lock(root: &File, kind: PoolKind, access: Access) -> std::io::Result<boo
         }
         (PoolKind::Direct, Access::Read) => Ok(true),
         // Nobody may be writing now; other snapshots may be taken beside this one.
-        (PoolKind::Direct, Access::Snapshot) => Ok(try_lock_as(root, Hold::Exclusive)?
-            && try_lock_as(root, Hold::Shared)?),
+        (PoolKind::Direct, Access::Snapshot) => {
+            Ok(try_lock_as(root, Hold::Exclusive)? && try_lock_as(root, Hold::Shared)?)
+        }
     }
 }
 
@@ -238,8 +243,8 @@ fn lock_root(record: &PoolRecord, files: &[File], access: Access) -> Outcome<()>
 
 /// Grants a pool for writing: recorded, then its metadata name the client's journal, then descriptors may leave.
 fn grant(shared: &Shared, client: &mut Client, record: &PoolRecord) -> Outcome<Vec<File>> {
-    let files = open_files(shared, record, Access::Write)
-        .map_err(|d| damaged(shared, record, d))?;
+    let files =
+        open_files(shared, record, Access::Write).map_err(|d| damaged(shared, record, d))?;
     lock_root(record, &files, Access::Write)?;
     let journal = match record.kind {
         PoolKind::Buffered => {
@@ -255,12 +260,10 @@ fn grant(shared: &Shared, client: &mut Client, record: &PoolRecord) -> Outcome<V
         released: Vec::new(),
     });
     inject::step();
-    let active = client
-        .record(shared)
-        .and_then(|()| {
-            inject::step();
-            journal.map_or(Ok(()), |(id, path)| activate(shared, record, id, &path))
-        });
+    let active = client.record(shared).and_then(|()| {
+        inject::step();
+        journal.map_or(Ok(()), |(id, path)| activate(shared, record, id, &path))
+    });
     if let Err(e) = active {
         // Nothing has left: as it was before.
         set_clean(shared, record)?;
@@ -421,14 +424,17 @@ pub(crate) fn served(shared: &Shared, client: &Client, record: &PoolRecord) -> O
     let unreadable = |e: &dyn std::fmt::Display| {
         Failure::new(
             ErrorCode::Invalid,
-            format!("this client's journal cannot be read ({e}): end the process, and its pools are recovered"),
+            format!(
+                "this client's journal cannot be read ({e}): end the process, and its pools are recovered"
+            ),
         )
     };
     let media = FileMedia::open_read_only(&path).map_err(|e| unreadable(&e))?;
     if recovery::never_made(&media).map_err(|e| unreadable(&e))? {
         return Ok(Vec::new());
     }
-    let reader = JournalReader::open(media, path.display().to_string()).map_err(|e| unreadable(&e))?;
+    let reader =
+        JournalReader::open(media, path.display().to_string()).map_err(|e| unreadable(&e))?;
     let sb = reader.superblock();
     Ok(record
         .puddles

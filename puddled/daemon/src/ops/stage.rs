@@ -127,7 +127,11 @@ impl Staged {
 
     /// Where a puddle is made.
     pub fn path(&self, index: usize) -> PathBuf {
-        let id = self.record.puddles.get(index).map_or(Id::default(), |p| p.id);
+        let id = self
+            .record
+            .puddles
+            .get(index)
+            .map_or(Id::default(), |p| p.id);
         Layout::puddle(&self.dir(), index, id)
     }
 

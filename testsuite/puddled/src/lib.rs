@@ -1,0 +1,12 @@
+//! puddled with real processes and real users: kills, forgeries, revoked credentials, a thousand clients.
+//!
+//! * [`Place`]: a data directory of its own and the puddled that runs on it.
+//! * [`Actor`]: a client process, run as some user, that does what it is told line by line. It speaks the raw protocol and commits with
+//!   `vernal-journal`, so that a test says exactly what reaches puddled.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod actor;
+mod place;
+
+pub use place::{Actor, Place, USER_A, USER_B, need_root, run_id};
