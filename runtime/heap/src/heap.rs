@@ -297,23 +297,35 @@ impl<M: PoolMemory> Heap<M> {
         for (slot, ext) in self.puddles.iter().filter(|(_, ext)| touched(*ext)) {
             let from = addr.max(ext.base);
             let to = end.min(headers(ext).end);
-            for chunk in ext.page_of(from)..=ext.page_of(to - 1) {
-                self.forget_chunk(&mut slow, slot, ext, chunk, generation);
-            }
+            let chunks = ext.page_of(from)..ext.page_of(to - 1) + 1;
+            self.forget_chunks(&mut slow, slot, ext, chunks, generation);
         }
         if pool_page {
-            self.reload_pool_page(&mut slow);
+            self.reload_directory(&mut slow);
+            drop(slow);
+            // What was committed was valid when it was read before; types that are not any more are unknown.
+            let _ = self.load_types();
         }
     }
 
-    fn forget_chunk(&self, slow: &mut Slow, slot: usize, ext: Extent, chunk: u64, generation: u64) {
-        self.puddles.set_restored(slot, chunk, generation);
-        if let Some(pages) = slow.pages.get_mut(slot).and_then(Option::as_mut) {
-            pages.forget(chunk);
-        }
-        let start = ext.base + chunk * CHUNK_SIZE;
+    fn forget_chunks(
+        &self,
+        slow: &mut Slow,
+        slot: usize,
+        ext: Extent,
+        chunks: std::ops::Range<u64>,
+        generation: u64,
+    ) {
+        let start = ext.base + chunks.start * CHUNK_SIZE;
+        let end = ext.base + chunks.end * CHUNK_SIZE;
         for spans in slow.partial.values_mut() {
-            spans.retain(|s| !(start..start + CHUNK_SIZE).contains(s));
+            spans.retain(|s| !(start..end).contains(s));
+        }
+        for chunk in chunks {
+            self.puddles.set_restored(slot, chunk, generation);
+            if let Some(pages) = slow.pages.get_mut(slot).and_then(Option::as_mut) {
+                pages.forget(chunk);
+            }
         }
     }
 
@@ -323,9 +335,7 @@ impl<M: PoolMemory> Heap<M> {
         let generation = self.generation.fetch_add(1, SeqCst).wrapping_add(1);
         let puddles: Vec<_> = self.puddles.iter().collect();
         for (slot, ext) in puddles {
-            for chunk in 0..ext.chunks() {
-                self.forget_chunk(&mut slow, slot, ext, chunk, generation);
-            }
+            self.forget_chunks(&mut slow, slot, ext, 0..ext.chunks(), generation);
         }
     }
 

@@ -265,12 +265,11 @@ impl<M: PoolMemory> Heap<M> {
     }
 
     /// After an abort has changed the pool page.
-    pub(crate) fn reload_pool_page(&self, slow: &mut Slow) {
+    pub(crate) fn reload_directory(&self, slow: &mut Slow) {
         // What was committed was valid when it was read before; if it is not now, the heap keeps what it has.
-        if let Ok(entries) = self.page_addr().and_then(|p| read_directory(&self.mem, p)) {
+        if let Ok(entries) = self.directory() {
             let _ = self.place_puddles(slow, &entries);
         }
-        let _ = self.load_types();
     }
 
     pub(crate) fn check_header(&self, slot: usize, ext: Extent) -> Result<(), HeapError> {

@@ -351,3 +351,23 @@ fn leaks_are_what_nothing_reaches() {
     assert_eq!(sound(&heap).all.objects, reachable.len());
     assert_eq!(heap.leaks(&reachable).unwrap(), []);
 }
+
+#[test]
+fn a_heap_that_another_process_has_changed_is_read_again() {
+    let (mem, ours) = pool(&[2 * MIB, 2 * MIB]);
+    let theirs = Heap::open(Arc::clone(&mem), &mem.puddles()).unwrap();
+    let heaps = [&ours, &theirs];
+    let mut caches = heaps.map(Heap::thread_cache);
+    let mut random = Random(3);
+    let mut model = Model::default();
+    for _ in 0..60 {
+        // One at a time, each reads again what the other has done.
+        let i = random.below(2) as usize;
+        heaps[i].restored(0, u64::MAX);
+        for _ in 0..random.below(30) {
+            let caches = &mut caches[i..=i];
+            step(&mem, heaps[i], caches, &mut model, &mut random, true).unwrap();
+        }
+        model.verify(&mem, heaps[i]);
+    }
+}
