@@ -5,6 +5,8 @@ use vernal_abi::puddle::MAX_PUDDLES;
 use vernal_heap::{HeapError, PoolMemory};
 use vernal_snapshot::thread::mark_range;
 
+use crate::direct::DirectMemory;
+
 const SHIFT_MASK: u64 = 63;
 
 /// The puddles that are mapped: the heap's, and spare ones.
@@ -14,14 +16,17 @@ pub(crate) struct Memory {
     spots: [AtomicU64; MAX_PUDDLES],
     top: AtomicUsize,
     read_only: AtomicBool,
+    /// A pool that is changed in place, under logs.
+    direct: Option<DirectMemory>,
 }
 
 impl Memory {
-    pub fn new(read_only: bool) -> Self {
+    pub fn new(read_only: bool, direct: Option<DirectMemory>) -> Self {
         Memory {
             spots: [const { AtomicU64::new(0) }; MAX_PUDDLES],
             top: AtomicUsize::new(0),
             read_only: AtomicBool::new(read_only),
+            direct,
         }
     }
 
@@ -84,11 +89,21 @@ impl PoolMemory for Memory {
                 why: "the pool is open for reading".into(),
             });
         }
-        Ok(())
+        match &self.direct {
+            None => Ok(()),
+            Some(direct) => direct.before_write(addr, len),
+        }
     }
 
     #[inline]
     fn after_write(&self, addr: u64, len: u64) {
-        mark_range(addr, len);
+        match &self.direct {
+            None => mark_range(addr, len),
+            Some(direct) => direct.after_write(addr, len),
+        }
+    }
+
+    fn reports_unchanged(&self) -> bool {
+        self.direct.is_some()
     }
 }

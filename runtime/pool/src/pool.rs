@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -13,6 +14,7 @@ use vernal_snapshot::runtime::{
     map_puddle_read_only, unmap_puddle,
 };
 
+use crate::direct::DirectPool;
 use crate::embedded::DirSource;
 use crate::lazy::Lazy;
 use crate::memory::Memory;
@@ -39,6 +41,7 @@ pub struct OpenOptions {
 #[derive(Debug)]
 pub(crate) struct Puddle {
     pub mapped: Mapped,
+    pub file: File,
     /// Readers: the mapping.
     pub reader: Option<ReadOnlyPuddle>,
 }
@@ -47,6 +50,8 @@ pub(crate) struct Inner {
     pub info: PoolInfo,
     pub heap: Heap<Arc<Memory>>,
     pub memory: Arc<Memory>,
+    /// A pool that is changed in place.
+    pub direct: Option<Arc<DirectPool>>,
     source: Mutex<Option<Box<dyn PoolSource>>>,
     pub puddles: Mutex<Vec<Puddle>>,
     /// Counts growths, so that two threads that find the pool full do not both grow it.
@@ -82,13 +87,16 @@ pub struct Pool(pub(crate) Arc<Inner>);
 struct Mapping {
     puddles: Vec<Puddle>,
     memory: Arc<Memory>,
+    direct: Option<Arc<DirectPool>>,
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
         for p in self.puddles.drain(..).rev() {
             self.memory.remove(p.mapped.addr);
-            if p.reader.is_none() {
+            if let Some(direct) = &self.direct {
+                direct.unmap(p.mapped.addr);
+            } else if p.reader.is_none() {
                 let _ = unmap_puddle(p.mapped.addr);
             }
         }
@@ -150,19 +158,28 @@ impl Pool {
         check_outside()?;
         registry::init();
         let info = source.describe();
-        if info.direct {
-            return Err(Error::Access {
-                what: format!(
-                    "pool {} is changed in place: open it as a direct pool",
-                    info.name
-                ),
-            });
-        }
         let read_only = info.read_only;
-        let memory = Arc::new(Memory::new(read_only));
+        let direct = match (info.direct, source.directory()) {
+            (false, _) => None,
+            (true, Some(dir)) if !read_only => {
+                // What dead processes have left is undone before anything of the pool is read.
+                Some(Arc::new(DirectPool::open_embedded(dir)?))
+            }
+            _ => {
+                return Err(Error::Access {
+                    what: format!(
+                        "pool {} is changed in place, and can only be opened for writing and by its directory",
+                        info.name
+                    ),
+                });
+            }
+        };
+        let memory = direct.as_ref().map(|d| d.memory());
+        let memory = Arc::new(Memory::new(read_only, memory));
         let mut mapping = Mapping {
             puddles: Vec::new(),
             memory: Arc::clone(&memory),
+            direct: direct.clone(),
         };
         let heap_error = |source| Error::Heap {
             pool: info.name.clone(),
@@ -200,7 +217,8 @@ impl Pool {
             mapped.push(map(&*source, &info, g, &mut mapping)?);
         }
         drop(granted);
-        if !read_only {
+        // Another process may be adding a puddle that its transaction has not named yet.
+        if !read_only && direct.as_ref().is_none_or(|d| d.was_alone()) {
             let named: Vec<Uuid> = directory.iter().map(|e| e.uuid).collect();
             source.sweep(&named)?;
         }
@@ -210,6 +228,7 @@ impl Pool {
             info,
             heap,
             memory,
+            direct,
             source: Mutex::new(Some(source)),
             puddles: Mutex::new(puddles),
             grown: AtomicU64::new(0),
@@ -287,7 +306,8 @@ impl Pool {
     pub fn set_root(&self, addr: u64) -> Result<(), Error> {
         self.0.check_writable()?;
         let _bracket = Bracket::new();
-        self.0.heap.set_root(addr).map_err(|e| self.0.heap_error(e))
+        self.0
+            .in_heap(|| self.0.heap.set_root(addr).map_err(|e| self.0.heap_error(e)))
     }
 
     /// Allocates a zeroed object of a type of the program. `type_key` names the type in this thread's cache, 0 does not.
@@ -370,7 +390,8 @@ fn map(
     mut g: GrantedPuddle,
     mapping: &mut Mapping,
 ) -> Result<Mapped, Error> {
-    if !vernal_snapshot::is_free(g.addr, g.size)
+    if !info.direct
+        && !vernal_snapshot::is_free(g.addr, g.size)
         && let Some(addr) = source.readdress(g.uuid)?
     {
         g.addr = addr;
@@ -388,7 +409,16 @@ fn map(
         },
         other => other.into(),
     };
-    let reader = if info.read_only {
+    let file = g
+        .file
+        .try_clone()
+        .map_err(|e| Error::io(&g.name, "duplicating the descriptor", e))?;
+    let reader = if let Some(direct) = &mapping.direct {
+        direct.map(&g.file, &g.name, g.addr, g.size)?;
+        // Direct pools are shared: the lock on the metadata was for finding out what to map.
+        drop(source.take_owner(g.uuid));
+        None
+    } else if info.read_only {
         Some(map_puddle_read_only(&g.name, g.file, g.addr, g.size).map_err(damaged)?)
     } else {
         let owner = match source.take_owner(g.uuid) {
@@ -421,7 +451,11 @@ fn map(
             Err(e) => return Err(failed.unwrap_or_else(|| damaged(e))),
         }
     };
-    mapping.puddles.push(Puddle { mapped, reader });
+    mapping.puddles.push(Puddle {
+        mapped,
+        file,
+        reader,
+    });
     if !mapping.memory.add(g.addr, g.size) {
         return Err(Error::Puddle {
             pool: info.name.clone(),
@@ -458,7 +492,66 @@ impl Inner {
     pub fn free(&self, addr: u64) -> Result<(), Error> {
         self.check_writable()?;
         let _bracket = Bracket::new();
-        self.heap.free(addr).map_err(|e| self.heap_error(e))
+        self.in_heap(|| self.heap.free(addr).map_err(|e| self.heap_error(e)))
+    }
+
+    /// Runs operations of the heap. In a direct pool they are a transaction, or part of the open one, and exclude those of
+    /// other threads and processes until it ends.
+    #[inline]
+    pub fn in_heap<R>(&self, f: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+        match &self.direct {
+            None => f(),
+            Some(direct) => self.in_direct_heap(direct, f),
+        }
+    }
+
+    fn in_direct_heap<R>(
+        &self,
+        direct: &DirectPool,
+        f: impl FnOnce() -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        if tx::depth() > 0 {
+            tx::enlist_direct()?;
+        }
+        let done = match direct.begin_heap()? {
+            false => f(),
+            true => self.refresh().and_then(|()| f()),
+        };
+        match done {
+            Ok(r) => crate::direct::tx::commit().map(|()| r),
+            // What the heap refuses changes nothing: a transaction around it goes on.
+            Err(e) if crate::direct::tx::depth() > 1 => {
+                crate::direct::tx::commit()?;
+                Err(e)
+            }
+            Err(e) => {
+                crate::direct::tx::abort()?;
+                Err(e)
+            }
+        }
+    }
+
+    /// Another process has used the heap since, or an abort has taken changes back.
+    #[cold]
+    fn refresh(&self) -> Result<(), Error> {
+        registry::note_roll_back();
+        let puddles = lock(&self.puddles);
+        for p in puddles.iter() {
+            self.heap.restored(p.mapped.addr, p.mapped.size);
+        }
+        let directory = self.heap.directory().map_err(|e| self.heap_error(e))?;
+        match directory
+            .iter()
+            .find(|e| !puddles.iter().any(|p| p.mapped.uuid == e.uuid))
+        {
+            None => Ok(()),
+            Some(entry) => Err(Error::Access {
+                what: format!(
+                    "another process has added puddle {} to pool {}: close the pool and open it again",
+                    entry.uuid, self.info.name
+                ),
+            }),
+        }
     }
 
     /// Refuses a program whose types have another layout than the pool's objects.
@@ -529,6 +622,7 @@ impl Inner {
             let mut mapping = Mapping {
                 puddles: Vec::new(),
                 memory: Arc::clone(&self.memory),
+                direct: self.direct.clone(),
             };
             let mapped = map(source, &self.info, granted, &mut mapping)?;
             puddles.append(&mut mapping.puddles);
@@ -542,8 +636,39 @@ impl Inner {
         Ok(())
     }
 
+    /// Runs an operation of the heap until it does not ask for another puddle.
+    #[inline]
+    pub fn with_room<R>(&self, f: impl FnMut(&Inner) -> Result<R, HeapError>) -> Result<R, Error> {
+        self.check_writable()?;
+        self.in_heap(|| self.until_it_fits(f))
+    }
+
+    #[inline]
+    fn until_it_fits<R>(
+        &self,
+        mut f: impl FnMut(&Inner) -> Result<R, HeapError>,
+    ) -> Result<R, Error> {
+        // A new puddle has room for what was asked, unless other threads are faster; not for ever.
+        for _ in 0..1000 {
+            let seen = self.grown.load(Ordering::Acquire);
+            match f(self) {
+                Ok(r) => return Ok(r),
+                Err(HeapError::Full { need }) => self.grow(need, seen)?,
+                Err(e) => return Err(self.heap_error(e)),
+            }
+        }
+        Err(Error::invalid(format!(
+            "pool {}: other threads use up every puddle that is added",
+            self.info.name
+        )))
+    }
+
     fn shrink(&self, cache: &mut ThreadCache) -> Result<usize, Error> {
-        if self.info.read_only || self.lazy.get().is_some_and(Lazy::any_pending) {
+        // Other processes may have a direct pool's puddles mapped.
+        if self.info.read_only
+            || self.direct.is_some()
+            || self.lazy.get().is_some_and(Lazy::any_pending)
+        {
             return Ok(0);
         }
         let mut puddles = lock(&self.puddles);
@@ -602,6 +727,10 @@ impl Inner {
         // The root puddle's lock is the pool's: it goes last.
         for p in puddles.into_iter().rev() {
             self.memory.remove(p.mapped.addr);
+            if let Some(direct) = &self.direct {
+                direct.unmap(p.mapped.addr);
+                continue;
+            }
             if p.reader.is_some() {
                 continue;
             }
@@ -636,20 +765,8 @@ impl Local {
         &mut self,
         mut f: impl FnMut(&Inner, &mut ThreadCache) -> Result<R, HeapError>,
     ) -> Result<R, Error> {
-        self.pool.check_writable()?;
-        // A new puddle has room for what was asked, unless other threads are faster; not for ever.
-        for _ in 0..1000 {
-            let seen = self.pool.grown.load(Ordering::Acquire);
-            match f(&self.pool, &mut self.cache) {
-                Ok(r) => return Ok(r),
-                Err(HeapError::Full { need }) => self.pool.grow(need, seen)?,
-                Err(e) => return Err(self.pool.heap_error(e)),
-            }
-        }
-        Err(Error::invalid(format!(
-            "pool {}: other threads use up every puddle that is added",
-            self.pool.info.name
-        )))
+        let Local { pool, cache, .. } = self;
+        pool.with_room(|p| f(p, cache))
     }
 
     #[inline]
@@ -771,10 +888,13 @@ impl Local {
         if let Some(root) = self.pool.heap.root() {
             return Ok(root);
         }
-        let root = self.alloc(size, align, index)?;
-        let set = self.pool.heap.set_root(root);
-        set.map_err(|e| self.pool.heap_error(e))?;
-        Ok(root)
+        let pool = Arc::clone(&self.pool);
+        pool.in_heap(|| {
+            let root = self.alloc(size, align, index)?;
+            let set = pool.heap.set_root(root);
+            set.map_err(|e| pool.heap_error(e))?;
+            Ok(root)
+        })
     }
 }
 

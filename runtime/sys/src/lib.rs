@@ -13,6 +13,7 @@ pub mod os;
 pub mod pages;
 pub mod service;
 mod signal;
+pub mod touch;
 mod words;
 
 pub use file::{FileMedia, create_like, reserve_space, sync_parent_dir};
