@@ -23,7 +23,7 @@ pub use export::{Destination, ExportOptions, Exported, export};
 pub use extents::extents_of;
 pub use identity::{Identities, identity_ranges, set_identities};
 pub use image::{Dangling, ImageMemory, PoolImage, ROOT_FILE, member_file, peek};
-pub use place::{Source, clone, import, sweep};
+pub use place::{Source, clone, copy_into, import, sweep};
 pub use read::{
     Arrived, ReadOptions, Staging, Target, read_directory, read_head, read_stream, remove_taken,
 };

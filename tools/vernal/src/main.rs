@@ -5,6 +5,7 @@ mod check;
 mod files;
 mod forward;
 mod info;
+mod pool;
 mod recover;
 mod run;
 
@@ -97,6 +98,14 @@ enum Command {
         )]
         program: Vec<std::ffi::OsString>,
     },
+    /// Make, list, check, delete, copy and move pools
+    #[command(subcommand, after_help = pool::HELP)]
+    Pool(pool::Command),
+    /// Write a page that shows a pool: its puddles, types and objects
+    ///
+    /// The page is one HTML file that needs no network: it can be searched, and walks the objects from the root.
+    #[command(after_help = pool::HELP)]
+    Inspect(pool::Inspect),
     /// Compile C: the same as vernal-cc
     #[command(disable_help_flag = true)]
     Cc {
@@ -123,6 +132,8 @@ fn main() -> ExitCode {
             json,
         } => info::run(&file, records, json),
         Command::Run { paths, program } => run::run(paths, &program),
+        Command::Pool(command) => pool::run(&command),
+        Command::Inspect(options) => pool::inspect(&options),
         Command::Cc { arguments } => forward::run("vernal-cc", &arguments),
         Command::Cxx { arguments } => forward::run("vernal-c++", &arguments),
     };

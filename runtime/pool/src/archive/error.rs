@@ -93,6 +93,14 @@ pub enum ArchiveFailure {
         /// The name.
         name: String,
     },
+    /// Whoever keeps the pools refused.
+    #[error("{name}: {why}")]
+    Refused {
+        /// The pool.
+        name: String,
+        /// What it said.
+        why: String,
+    },
     /// There is no room for its puddles.
     #[error("no address is free for {size} bytes of {name}: remove pools that are not used")]
     NoAddress {

@@ -69,11 +69,22 @@ pub fn clone(
     progress: Progress<'_>,
 ) -> Result<Manifest, ArchiveFailure> {
     let staging = StagingDir::new(pool)?;
+    let arrived = copy_into(image, &mut Staging(&staging.path), progress)?;
+    staging.publish(pool, &arrived)?;
+    Ok(arrived.manifest)
+}
+
+/// Copies the files of `image` to `target`; identities are still those of `image`.
+pub fn copy_into(
+    image: &PoolImage,
+    target: &mut dyn Target,
+    progress: Progress<'_>,
+) -> Result<Arrived, ArchiveFailure> {
     let manifest = image.manifest();
     manifest
         .validate()
         .map_err(|e| ArchiveFailure::format(image.name(), e))?;
-    let files = Staging(&staging.path).files(&manifest)?;
+    let files = target.files(&manifest)?;
     let copier = Copier::new(progress);
     for ((puddle, from), (path, to)) in manifest.puddles.iter().zip(image.files()).zip(&files) {
         let io = |e| ArchiveFailure::io("copying to", &path.display().to_string(), e);
@@ -88,8 +99,7 @@ pub fn clone(
         files,
         taken: None,
     };
-    staging.publish(pool, &arrived)?;
-    Ok(arrived.manifest)
+    Ok(arrived)
 }
 
 /// A staging directory, removed unless it became a pool.
