@@ -170,3 +170,22 @@ fn cxx_types() {
         .collect();
     assert_eq!(said[0], said[1], "the clangs differ");
 }
+
+/// A pool that a C program made is opened by a C++ program with the same header.
+#[test]
+fn c_and_cxx_agree() {
+    let dir = folder("types-shared");
+    let header = std::fs::read_to_string(fixture("shared.h")).expect("the fixture is there");
+    let mut said = Vec::new();
+    for (name, version) in [("a.c", 22), ("a.cc", 22), ("b.c", 19), ("b.cc", 19)] {
+        let source = dir.join(name);
+        std::fs::write(&source, &header).expect("the scratch folder can be written");
+        let layouts = dir.join("layouts");
+        let flags = ["-O1", "-I", fixture("").to_str().unwrap_or_default()].map(str::to_owned);
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        compile(version, &source, &flags, &dir.join("o"), Some(&layouts));
+        said.push(std::fs::read_to_string(&layouts).expect("the pass wrote the layouts"));
+    }
+    assert!(said[0].contains("shared: "), "{}", said[0]);
+    assert!(said.iter().all(|s| *s == said[0]), "{said:#?}");
+}

@@ -204,11 +204,16 @@ impl Invocation {
             cxx,
             language: None,
             inputs: 0,
+            headers: 0,
+            header_language: false,
             remarks: false,
         };
         parser.run(args);
         if parser.inputs == 0 {
             parser.out.stop = Stop::Query;
+        }
+        if parser.headers > 0 && parser.headers == parser.inputs {
+            parser.out.stop = parser.out.stop.min(Stop::NoCode);
         }
         parser.out.cxx_driver = parser.cxx;
         if parser.remarks && parser.out.debug == Debug::Off {
@@ -236,6 +241,10 @@ struct Parser {
     /// `-x LANGUAGE` for the inputs that follow.
     language: Option<Input>,
     inputs: usize,
+    /// Inputs that become precompiled headers.
+    headers: usize,
+    /// `-x` named the language of a header.
+    header_language: bool,
     /// The optimiser's remarks are wanted; they name lines.
     remarks: bool,
 }
@@ -363,6 +372,7 @@ impl Parser {
     }
 
     fn set_language(&mut self, language: &str) {
+        self.header_language = language.ends_with("-header");
         self.language = match language {
             "none" => None,
             "assembler" | "assembler-with-cpp" => Some(Input::Assembly),
@@ -380,6 +390,10 @@ impl Parser {
         {
             self.out.links_vernal = true;
         }
+        self.headers += usize::from(match self.language {
+            Some(_) => self.header_language,
+            None => is_header(path),
+        });
         let kind = match self.language {
             Some(language) => language,
             None => by_extension(path),
@@ -396,6 +410,12 @@ impl Parser {
             Input::Assembly | Input::Linked => {}
         }
     }
+}
+
+/// clang precompiles these, whatever else it is asked for.
+fn is_header(path: &Path) -> bool {
+    let extension = path.extension().and_then(OsStr::to_str).unwrap_or("");
+    matches!(extension, "h" | "H" | "hh" | "hpp" | "hxx" | "tcc")
 }
 
 fn by_extension(path: &Path) -> Input {
@@ -440,6 +460,10 @@ mod tests {
             ("-S a.c", Stop::Object),
             ("-S -emit-llvm a.c", Stop::Object),
             ("-x c -", Stop::Link),
+            ("a.h", Stop::NoCode),
+            ("-x c++-header a.in -o a.pch", Stop::NoCode),
+            ("-x c a.h", Stop::Link),
+            ("a.h b.c -c", Stop::Object),
             ("a.c", Stop::Link),
             ("a.o -o a", Stop::Link),
             ("-shared a.o -o liba.so", Stop::Link),

@@ -371,3 +371,20 @@ fn types_of_allocations_need_no_debug_information() {
         "{said}"
     );
 }
+
+#[test]
+fn precompiled_headers() {
+    let Some(b) = Bench::new() else { return };
+    b.write("p.h", "struct node { struct node *next; };\n");
+    b.write(
+        "p.c",
+        "void f(struct node *n) { n->next = n; }\nint main(void) { return 0; }\n",
+    );
+    for level in ["-O2", "-O2 -g"] {
+        b.cc(&format!("{level} p.h -o p.h.gch"));
+        b.cc(&format!("{level} -include p.h -c p.c"));
+        assert!(b.instrumented("p.o"));
+        b.cc(&format!("{level} -x c++-header p.h -o p.pch"));
+        b.cc(&format!("{level} -x c++ -include-pch p.pch -c p.c"));
+    }
+}
