@@ -152,6 +152,9 @@ impl Toolbox {
         let program = self.out.join(name);
         let mut command = Command::new(compiler);
         command.args(["-O2", "-std=gnu11"]).args(defines);
+        command
+            .arg("-I")
+            .arg(self.sources.join("../../../runtime/capi/include"));
         for source in sources {
             command.arg(self.sources.join(format!("{source}.c")));
         }
