@@ -160,3 +160,27 @@ fn wrong_puddles_are_refused_by_name() {
     other[1].addr += 1 << 36;
     assert!(open(&other).contains("not mapped"));
 }
+
+#[test]
+fn opening_reads_headers_and_not_the_heap() {
+    let (mem, heap) = pool(&[2 * MIB, 2 * MIB, 4 * MIB, 8 * MIB]);
+    let mut cache = heap.thread_cache();
+    let index = heap.intern_type(&mut cache, &blob(0)).unwrap();
+    let mut objects = Vec::new();
+    while let Ok(addr) = heap.alloc(&mut cache, 1000, 16, index) {
+        objects.push(addr);
+    }
+    assert!(objects.len() > 15_000);
+    heap.free(objects[5000]).unwrap();
+    mem.watch.store(true, std::sync::atomic::Ordering::Relaxed);
+    mem.begin();
+    let again = Heap::open(Arc::clone(&mem), &mem.puddles()).unwrap();
+    // The first headers of four puddles, the pool page, the type table.
+    assert!(mem.pages_touched() < 20, "{}", mem.pages_touched());
+    mem.begin();
+    // The one free slot of 8 chunks is found through the hint in its page's descriptor.
+    let mut cache = again.thread_cache();
+    let addr = again.alloc(&mut cache, 1000, 16, index);
+    assert_eq!(addr, Ok(objects[5000]));
+    assert!(mem.pages_touched() < 20, "{}", mem.pages_touched());
+}

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use vernal_format::Uuid;
@@ -19,6 +19,8 @@ pub struct TestMemory {
     log: Mutex<Log>,
     /// `before_write` refuses after that many calls.
     pub budget: AtomicU64,
+    /// Whether `pages_touched` counts.
+    pub watch: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +29,7 @@ struct Log {
     after: std::collections::HashSet<u64>,
     before_calls: u64,
     after_bytes: u64,
+    pages: std::collections::HashSet<u64>,
 }
 
 impl TestMemory {
@@ -41,6 +44,7 @@ impl TestMemory {
             inner,
             log: Mutex::default(),
             budget: AtomicU64::new(u64::MAX),
+            watch: AtomicBool::new(false),
         })
     }
 
@@ -93,6 +97,11 @@ impl TestMemory {
         (log.before_calls, log.after_bytes)
     }
 
+    /// Pages of which words were asked for, since `begin`.
+    pub fn pages_touched(&self) -> usize {
+        self.log.lock().unwrap().pages.len()
+    }
+
     /// Every word that differs from `snapshot` was reported.
     pub fn assert_reported(&self, snapshot: &[Vec<u64>]) {
         let log = self.log.lock().unwrap();
@@ -119,6 +128,10 @@ impl TestMemory {
 impl PoolMemory for TestMemory {
     fn words(&self, addr: u64, count: usize) -> Option<&[AtomicU64]> {
         assert_eq!(addr % 8, 0, "words are aligned");
+        if count > 0 && self.watch.load(Relaxed) {
+            let last = (addr + count as u64 * 8 - 1) / 4096;
+            self.log.lock().unwrap().pages.extend(addr / 4096..=last);
+        }
         self.inner.words(addr, count)
     }
 
