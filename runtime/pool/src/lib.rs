@@ -18,9 +18,11 @@ pub mod migrate;
 mod pool;
 pub mod program;
 mod registry;
+mod served;
 pub mod source;
 pub mod tx;
 
 pub use embedded::DirSource;
 pub use error::Error;
 pub use pool::{OpenOptions, Pool};
+pub use served::ClientSource;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use vernal_abi::puddle::PUDDLE_MIN;
 use vernal_format::Uuid;
+use vernal_heap::types::Migration;
 use vernal_heap::{Heap, HeapError, Mapped, ObjectSpace, PoolMemory, TYPE_RAW, ThreadCache};
 use vernal_snapshot::runtime::{
     self, GrantedJournal, PuddleMapping, PuddleOwner, ReadOnlyPuddle, map_puddle,
@@ -19,6 +20,7 @@ use crate::embedded::DirSource;
 use crate::lazy::Lazy;
 use crate::memory::Memory;
 use crate::program::{self, ProgramType};
+use crate::served::ClientSource;
 use crate::source::{GrantedPuddle, PoolInfo, PoolSource};
 use crate::{Error, registry, tx};
 
@@ -147,10 +149,15 @@ impl Pool {
 
     /// Opens the pool of that name of puddled.
     pub fn open_served(name: &str, options: OpenOptions) -> Result<Pool, Error> {
-        let _ = options;
-        Err(Error::invalid(format!(
-            "{name} has no '/': pools of puddled cannot be opened by this build; name a directory, as ./{name}"
-        )))
+        check_outside()?;
+        let source = ClientSource::open(
+            name,
+            options.create,
+            options.exclusive,
+            options.read_only,
+            options.direct,
+        )?;
+        Self::open_source(Box::new(source), options)
     }
 
     /// Opens the pool that `source` gives.
@@ -247,8 +254,10 @@ impl Pool {
     /// Compares types, and arranges for pointers and process-bound values to be rewritten where the pool or the program has
     /// moved.
     fn prepare(&self, options: OpenOptions) -> Result<(), Error> {
-        self.0.check_types()?;
-        crate::lazy::prepare(&self.0, options.eager)
+        let migrations = self.0.check_types()?;
+        // Objects are converted with their pointers in order, all of them.
+        crate::lazy::prepare(&self.0, options.eager || !migrations.is_empty())?;
+        crate::migrate::run(&self.0, &migrations)
     }
 
     /// Its name: the directory, or what puddled calls it.
@@ -279,7 +288,9 @@ impl Pool {
     /// What is known of the heap.
     pub fn check(&self) -> vernal_heap::CheckReport {
         let _bracket = Bracket::new();
-        self.0.heap.check()
+        let checked = self.0.in_heap(|| Ok(self.0.heap.check()));
+        // What another process has done to a direct pool may keep this one from looking at it together with others.
+        checked.unwrap_or_else(|_| self.0.heap.check())
     }
 
     /// The heap, to be looked at.
@@ -554,8 +565,8 @@ impl Inner {
         }
     }
 
-    /// Refuses a program whose types have another layout than the pool's objects.
-    fn check_types(&self) -> Result<(), Error> {
+    /// Refuses a program whose types have another layout than the pool's objects; those that it has a hook for are returned.
+    fn check_types(&self) -> Result<Vec<Migration>, Error> {
         use vernal_heap::types::{PoolType, reconcile, unique};
         let pool: Vec<PoolType<'_>> = (vernal_heap::TYPE_FIRST..self.heap.type_end())
             .filter_map(|index| {
@@ -564,7 +575,7 @@ impl Inner {
             })
             .collect();
         if pool.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let program = program::all();
         let program = unique(program.iter().map(|t| &t.desc));
@@ -585,8 +596,7 @@ impl Inner {
                     what: format!("pool {}: {e}", self.info.name),
                 }
             })?;
-        let _ = mapping;
-        Ok(())
+        Ok(mapping.migrations().cloned().collect())
     }
 
     /// Makes room for an object that needs a puddle of `need` bytes. `seen` is [`Inner::grown`] from before the attempt.

@@ -1,6 +1,7 @@
 //! Mapping, resizing and releasing opted-in files.
 
 use super::pipeline::{journal_error, no_space};
+use super::puddles;
 use super::{FORKED, MAPPED, Mapping, Owner, Place, State, invalid, lock};
 use crate::commit::Extent;
 use crate::config;
@@ -293,17 +294,16 @@ impl State {
                     inject::point(Site::CheckpointDone);
                     match removed {
                         Ok(_)
-                            if self
-                                .mappings
-                                .iter()
-                                .all(|m| !matches!(m.place, Place::Member(_))) =>
+                            if m.owner.own().is_some()
+                                && self
+                                    .mappings
+                                    .iter()
+                                    .all(|m| !matches!(m.place, Place::Member(_))) =>
                         {
                             let path = path.clone();
                             self.engine = None;
                             self.active = false;
-                            if m.owner.own().is_some() {
-                                file::remove_if_orphan(&path);
-                            }
+                            file::remove_if_orphan(&path);
                         }
                         Ok(_) => {}
                         Err(e) => result = Err(journal_error(&m.path, e)),
@@ -311,6 +311,11 @@ impl State {
                 }
             }
             Place::Lost => {}
+        }
+        // The journal of granted puddles is for all of them, also those that have not been committed yet.
+        if m.owner.own().is_none() && puddles::is_last_granted() && result.is_ok() {
+            self.engine = None;
+            self.active = false;
         }
         // The marks of a discarded file go with its shadow, when the slot is dropped.
         drop(extent);

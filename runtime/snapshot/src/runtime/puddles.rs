@@ -122,6 +122,12 @@ pub fn puddles_mapped() -> usize {
     OWN.load(Ordering::Relaxed) + GRANTED.load(Ordering::Relaxed)
 }
 
+/// Whether the granted puddle that is being unmapped is the last one: only then its process is done with its journal, for
+/// one that is mapped and has not been committed yet will need it.
+pub(super) fn is_last_granted() -> bool {
+    GRANTED.load(Ordering::Acquire) <= 1
+}
+
 fn count(owner: &Owner) -> &'static AtomicUsize {
     match owner {
         Owner::Own(_) => &OWN,
@@ -193,7 +199,8 @@ pub fn map_puddle(
         let id = identity(&p.file).map_err(io("looking at"))?;
         if matches!(owner, Owner::Granted(_)) {
             let mut kept = JOURNAL.lock().unwrap_or_else(|e| e.into_inner());
-            if kept.is_none() && GRANTED.load(Ordering::Relaxed) == 1 {
+            // The first one: what is kept may be of pools that are closed by now, and puddled no longer looks there.
+            if GRANTED.load(Ordering::Relaxed) == 1 {
                 *kept = journal()?;
             }
         }
@@ -271,6 +278,9 @@ pub(super) fn granted_engine(path: &Path) -> Result<(Engine, PathBuf), Error> {
     let at = PathBuf::from(&g.name);
     let wrap = |e| Error::io(&at, "preparing the journal", e);
     let backing = probe_backing(&g.file).map_err(wrap)?;
+    // Puddled may give the same journal again after all pools were closed: records of its first life would count as those of its
+    // second, which has the same identity and begins with the same generation.
+    g.file.set_len(0).map_err(wrap)?;
     let (media, first) = match backing {
         Backing::ByteAddressable => {
             g.file.set_len(mem::PAGE_SIZE).map_err(wrap)?;
