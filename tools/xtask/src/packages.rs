@@ -19,6 +19,8 @@ pub enum Group {
     Peers,
     /// The real programs that the tests build.
     Programs,
+    /// The page of `vernal inspect` in a real browser. Its tests are skipped, and counted so, where there is none.
+    Browser,
 }
 
 /// One row: package, the groups that need it, and why.
@@ -32,7 +34,7 @@ const fn package(name: &'static str, groups: &'static [Group], why: &'static str
     Package { name, groups, why }
 }
 
-use Group::{FileCheck, Llvm19, Peers, Programs, Toolchain};
+use Group::{Browser, FileCheck, Llvm19, Peers, Programs, Toolchain};
 
 /// Every package that any command needs. Rust itself, and the C linker that Rust needs, are given.
 #[rustfmt::skip]
@@ -57,11 +59,12 @@ const PACKAGES: &[Package] = &[
     package("libkyotocabinet-dev",  &[Peers],     "peer: Kyoto Cabinet"),
     package("libboost-dev",         &[Programs],  "program: Boost.Interprocess managed_mapped_file"),
     package("dpkg-dev",             &[Programs],  "program: Kyoto Cabinet from Debian's source package"),
+    package("chromium",             &[Browser],   "shows the page of vernal inspect to its tests"),
     package("zlib1g-dev",           &[Programs, Peers], "Kyoto Cabinet links it"),
 ];
 
 impl Group {
-    /// All groups, in the order of the table.
+    /// All groups that every test needs, in the order of the table.
     pub const ALL: &'static [Group] = &[Toolchain, Llvm19, FileCheck, Peers, Programs];
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 #[derive(clap::Args)]
 pub struct SoakOptions {
     /// What to run
-    #[arg(value_parser = ["crash", "litmus", "kill", "programs", "mutants", "fuzz"])]
+    #[arg(value_parser = ["crash", "litmus", "kill", "programs", "inspect-page", "mutants", "fuzz"])]
     what: String,
     /// For how long; the round that runs then is finished
     #[arg(long, default_value_t = 10)]
@@ -60,7 +60,7 @@ pub fn soak(options: &SoakOptions) -> Result<bool> {
         ui.line(&format!("soak {what}: round {}, seed {seed}", rounds + 1));
         let fine = match suite {
             Some(suite) => run(&workspace, suite, suite.round(seed))?,
-            None => fuzz(&workspace)?,
+            None => fuzz(&workspace, seed)?,
         };
         if !fine {
             ui.line(&format!(
@@ -77,26 +77,50 @@ pub fn soak(options: &SoakOptions) -> Result<bool> {
     }
 }
 
-/// The property tests with many more cases than in `cargo test`. A failing case is kept in a `proptest-regressions` file, which
-/// every later run tries first.
-fn fuzz(workspace: &Workspace) -> Result<bool> {
-    let mut command = workspace.cargo(&[
-        "test",
-        "--release",
-        "--package",
-        "vernal-format",
-        "--package",
-        "vernal-select",
-    ]);
-    let status = command
+/// The property tests with many more cases than in `cargo test` (a failing case is kept in a `proptest-regressions` file, which
+/// every later run tries first), then the coverage-guided fuzzer on every parser, which goes on from what earlier rounds found.
+fn fuzz(workspace: &Workspace, seed: u64) -> Result<bool> {
+    let properties = workspace
+        .cargo(&[
+            "test",
+            "--release",
+            "--package",
+            "vernal-format",
+            "--package",
+            "vernal-select",
+        ])
         .env("PROPTEST_CASES", FUZZ_CASES)
         .status()
         .map_err(|e| format!("cannot run cargo: {e}"))?;
-    Ok(status.success())
+    if !properties.success() {
+        return Ok(false);
+    }
+    let seed = seed.to_string();
+    let fuzzer = workspace
+        .cargo(&[
+            "run",
+            "--quiet",
+            "--release",
+            "--package",
+            "vernal-fuzz",
+            "--bin",
+            "vernal-fuzz",
+            "--",
+            "run",
+            "--seconds",
+            FUZZ_SECONDS,
+            "--seed",
+            &seed,
+        ])
+        .status()
+        .map_err(|e| format!("cannot run cargo: {e}"))?;
+    Ok(fuzzer.success())
 }
 
 /// Cases of each property in one round of fuzzing: about a minute on two cores.
 const FUZZ_CASES: &str = "100000";
+/// Seconds for each parser in one round; `--minutes` decides how many rounds there are.
+const FUZZ_SECONDS: &str = "60";
 
 /// `cargo xtask mutants`.
 pub fn mutants(options: &MutantsOptions) -> Result<bool> {

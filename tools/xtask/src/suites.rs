@@ -60,6 +60,14 @@ pub const SUITES: &[Suite] = &[
         groups: &[Group::Programs],
     },
     Suite {
+        name: "inspect-page",
+        package: "vernal-inspect-page",
+        once: &[],
+        soak: &[],
+        limit: minutes(6),
+        groups: &[Group::Browser],
+    },
+    Suite {
         name: "mutants",
         package: "vernal-crash",
         once: &["mutants"],
