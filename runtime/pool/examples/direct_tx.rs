@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use vernal_format::Uuid;
 use vernal_pool::direct::space::{DirectMapping, PoolNumber};
 use vernal_pool::direct::{DirLogs, space, tx};
 
@@ -33,7 +32,7 @@ fn measure(dir: &std::path::Path, rounds: u64) -> Result<(), Box<dyn std::error:
     let pool = PoolNumber::take()?;
     let addr = space::pick(SIZE)?;
     let mapping = DirectMapping::new(&file, "root.puddle", addr, SIZE, pool)?;
-    let logs = Arc::new(DirLogs::create(dir, Uuid([1; 16]))?);
+    let logs = Arc::new(DirLogs::create(dir)?);
     tx::attach(logs.clone());
     // One line, always the same, as a counter would be; and a line for each round.
     for (what, stride) in [("one line", 0), ("64 lines", 64)] {

@@ -2,7 +2,7 @@
 
 use crate::pool::Bracket;
 use crate::program::{self, VnType};
-use crate::{Error, Pool, registry, tx};
+use crate::{Error, Pool, direct, registry, tx};
 use vernal_heap::TYPE_RAW;
 
 /// The open pool with this handle.
@@ -81,7 +81,16 @@ pub fn usable_size(addr: u64) -> Result<u64, Error> {
 
 /// Before a change of `[addr, addr + len)`. Buffered pools know of stores already.
 pub fn tx_add(addr: u64, len: u64) -> Result<(), Error> {
-    check_range(addr, len, "vn_tx_add")
+    check_range(addr, len, "vn_tx_add")?;
+    if is_direct(addr) {
+        tx::enlist_direct()?;
+        direct::tx::undo(addr, len)?;
+    }
+    Ok(())
+}
+
+fn is_direct(addr: u64) -> bool {
+    addr.wrapping_sub(vernal_abi::DIRECT_BASE) < vernal_abi::DIRECT_SIZE
 }
 
 /// Changes `[addr, addr + len)`.
@@ -91,6 +100,11 @@ pub fn tx_add(addr: u64, len: u64) -> Result<(), Error> {
 /// `value` points to `len` bytes.
 pub unsafe fn tx_set(addr: u64, value: *const u8, len: usize) -> Result<(), Error> {
     check_range(addr, len as u64, "vn_tx_set")?;
+    if is_direct(addr) {
+        tx::enlist_direct()?;
+        // SAFETY: the caller's promise.
+        return direct::tx::redo(addr, unsafe { std::slice::from_raw_parts(value, len) });
+    }
     // SAFETY: the range lies in an open pool, as the program's own stores would; `value` by the caller's promise. They may
     // overlap.
     unsafe { std::ptr::copy(value, addr as *mut u8, len) };

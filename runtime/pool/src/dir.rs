@@ -53,6 +53,15 @@ pub(crate) fn pick(size: u64) -> Result<u64, Error> {
     })
 }
 
+/// The same for a pool of either kind.
+pub(crate) fn pick_for(direct: bool, size: u64) -> Result<u64, Error> {
+    if direct {
+        crate::direct::space::pick(size)
+    } else {
+        pick(size)
+    }
+}
+
 /// A directory that holds a pool, every puddle recovered and locked.
 #[derive(Debug)]
 pub struct PoolDir {
@@ -134,12 +143,8 @@ pub(crate) fn make_puddle(path: &Path, uuid: Uuid, addr: u64, size: u64) -> Resu
 impl PoolDir {
     /// Makes an empty pool in the directory `path`, which may exist but holds no pool. A crash leaves no pool, or this one.
     pub fn create(path: &Path, identity: &PoolIdentity) -> Result<(), Error> {
-        Self::create_at(
-            path,
-            identity,
-            random_uuid()?,
-            pick(abi::puddle::PUDDLE_MIN)?,
-        )
+        let addr = pick_for(identity.direct, abi::puddle::PUDDLE_MIN)?;
+        Self::create_at(path, identity, random_uuid()?, addr)
     }
 
     /// As [`PoolDir::create`], with an identity and a home address for the root puddle.

@@ -268,6 +268,10 @@ impl PoolSource for DirSource {
         Ok(())
     }
 
+    fn directory(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
     fn puddle_name(&self, puddle: Uuid) -> String {
         match self.known().get(&puddle) {
             Some(k) => k.path.display().to_string(),
@@ -277,7 +281,7 @@ impl PoolSource for DirSource {
 
     fn grow(&self, size: u64) -> Result<GrantedPuddle, Error> {
         let uuid = random_uuid()?;
-        let addr = pick(size)?;
+        let addr = dir::pick_for(self.direct, size)?;
         let path = puddle_path(&self.path, uuid);
         make_puddle(&path, uuid, addr, size)?;
         let Some((owned, _)) = vernal_snapshot::runtime::own_puddle(&path)? else {

@@ -120,6 +120,11 @@ pub(crate) fn rolled_back() -> u64 {
     ROLLED_BACK.load(Ordering::Acquire)
 }
 
+/// The heap of a direct pool was changed behind this process' back.
+pub(crate) fn note_roll_back() {
+    ROLLED_BACK.fetch_add(1, Ordering::AcqRel);
+}
+
 /// Lines were taken back: the heaps look again at what they know of them.
 fn rolled_back_lines(lines: &[u64]) {
     ROLLED_BACK.fetch_add(1, Ordering::AcqRel);

@@ -1,6 +1,7 @@
 //! Where a pool's puddles come from: a directory that this process owns, or puddled.
 
 use std::fs::File;
+use std::path::Path;
 use vernal_format::Uuid;
 use vernal_snapshot::runtime::OwnedPuddle;
 
@@ -83,6 +84,11 @@ pub trait PoolSource: Send + Sync {
     /// Deletes what the directory does not name: a crash left it. Called with the pool open for writing.
     fn sweep(&self, _named: &[Uuid]) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// The directory of an embedded pool: the logs of a direct one lie there.
+    fn directory(&self) -> Option<&Path> {
+        None
     }
 
     /// The name of a puddle, for messages.

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use vernal_snapshot::runtime;
 
-use crate::Error;
+use crate::{Error, direct};
 
 /// A callback after a roll-back.
 pub type OnAbort = Box<dyn FnOnce()>;
@@ -51,6 +51,7 @@ pub fn commit() -> Result<(), Error> {
         0 => Err(none_open("vn_tx_commit")),
         1 if ABORTED.get() => finish_abort().and(Err(Error::Aborted)),
         1 => {
+            commit_direct()?;
             DEPTH.set(0);
             finish(runtime::tx_commit())
         }
@@ -70,6 +71,7 @@ pub fn commit() -> Result<(), Error> {
 pub fn commit_async() -> Result<Option<u64>, Error> {
     match DEPTH.get() {
         1 if !ABORTED.get() => {
+            commit_direct()?;
             DEPTH.set(0);
             finish(runtime::tx_commit_async()).map(Some)
         }
@@ -132,11 +134,42 @@ pub fn doom() -> Result<(), Error> {
     Ok(())
 }
 
+/// Takes direct pools into the open transaction: before the first thing that it does to one.
+pub(crate) fn enlist_direct() -> Result<(), Error> {
+    if ABORTED.get() {
+        return Err(Error::Aborted);
+    }
+    if direct::tx::depth() == 0 {
+        direct::tx::begin()?;
+    }
+    Ok(())
+}
+
+/// What was done to direct pools becomes durable. When that fails, everything is rolled back.
+#[inline]
+fn commit_direct() -> Result<(), Error> {
+    if direct::tx::depth() == 0 {
+        return Ok(());
+    }
+    match direct::tx::commit() {
+        Ok(()) => Ok(()),
+        Err(e) => {
+            finish_abort()?;
+            Err(e)
+        }
+    }
+}
+
 fn finish_abort() -> Result<(), Error> {
     DEPTH.set(0);
     ABORTED.set(false);
+    let in_place = match direct::tx::depth() {
+        0 => Ok(()),
+        _ => direct::tx::abort(),
+    };
     let result = runtime::tx_abort();
     run_callbacks();
+    in_place?;
     Ok(result?)
 }
 

@@ -12,7 +12,6 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vernal_format::Uuid;
 use vernal_journal::direct::LogOutcome;
 use vernal_pool::Error;
 use vernal_pool::direct::space::{DirectMapping, PoolNumber};
@@ -164,7 +163,7 @@ fn die() -> ! {
 }
 
 fn logs(dir: &Path) -> Arc<DirLogs> {
-    let logs = Arc::new(DirLogs::create(dir, Uuid([7; 16])).unwrap());
+    let logs = Arc::new(DirLogs::create(dir).unwrap());
     tx::attach(logs.clone());
     logs
 }
@@ -220,7 +219,7 @@ fn life() {
         "two-pools" => {
             let (a, b) = (dir.join("a"), dir.join("b"));
             let logs = logs(&a);
-            logs.add_pool(&b, Uuid([8; 16])).unwrap();
+            logs.add_pool(&b).unwrap();
             let (a, b) = (Pool::open(&a), Pool::open(&b));
             for n in 1..=4 {
                 tx::begin().unwrap();

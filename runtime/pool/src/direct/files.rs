@@ -103,12 +103,12 @@ pub struct DirLogs {
 #[derive(Debug)]
 struct Inner {
     space: LogSpaceFile<SyncedFile>,
-    members: Vec<(Uuid, PathBuf)>,
+    members: Vec<PathBuf>,
 }
 
 impl DirLogs {
-    /// Makes a log space in the directory of pool `pool`.
-    pub fn create(dir: &Path, pool: Uuid) -> Result<DirLogs, Error> {
+    /// Makes a log space in the directory of a pool.
+    pub fn create(dir: &Path) -> Result<DirLogs, Error> {
         let uuid = os::random_uuid()
             .map(Uuid)
             .map_err(|e| Error::io(dir, "making an identity", e))?;
@@ -145,7 +145,7 @@ impl DirLogs {
                     members: Vec::new(),
                 }),
             };
-            logs.add_pool(dir, pool)?;
+            logs.add_pool(dir)?;
             fs::rename(&new, &path).map_err(fail("naming"))?;
             sync_parent_dir(&path).map_err(fail("naming"))?;
             Ok(logs)
@@ -161,11 +161,11 @@ impl DirLogs {
     }
 
     /// Says durably that logs of this process may name places of the pool in `dir`. Before the first transaction on it.
-    pub fn add_pool(&self, dir: &Path, pool: Uuid) -> Result<(), Error> {
+    pub fn add_pool(&self, dir: &Path) -> Result<(), Error> {
         let whole = fs::canonicalize(dir).map_err(|e| Error::io(dir, "finding", e))?;
         let bytes = whole.as_os_str().as_bytes();
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.members.iter().any(|(_, known)| *known == whole) {
+        if inner.members.contains(&whole) {
             return Ok(());
         }
         if inner.members.len() >= MAX_MEMBERS || bytes.len() > MEMBER_PATH_MAX {
@@ -175,7 +175,7 @@ impl DirLogs {
             )));
         }
         let member = MemberPath {
-            file: pool,
+            file: self.uuid,
             path: bytes.to_vec(),
         };
         self.file
@@ -193,14 +193,14 @@ impl DirLogs {
                 .and_then(|()| sync_parent_dir(&link))
                 .map_err(|e| Error::io(&link, "writing", e))?;
         }
-        inner.members.push((pool, whole));
+        inner.members.push(whole);
         Ok(())
     }
 
     /// Deletes the log space and its files. No transaction may be open in any thread, and none may begin.
     pub fn close(&self) -> Result<(), Error> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let members = inner.members.iter().map(|(_, dir)| dir.clone()).collect();
+        let members = inner.members.clone();
         let files = &inner.space.space().files;
         delete_space(&self.path, self.uuid, files, members)
     }

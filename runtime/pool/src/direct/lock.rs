@@ -44,6 +44,7 @@ pub struct AllocLock {
     /// The heap was rolled back by an abort.
     restored: AtomicBool,
     owner_died: OwnerDied,
+    alone: bool,
     /// Kept open for its shared lock: as long as anybody has it, nobody makes the mutex anew.
     _file: File,
 }
@@ -125,8 +126,14 @@ impl AllocLock {
             pid: std::process::id() as i32,
             restored: AtomicBool::new(false),
             owner_died,
+            alone,
             _file: file,
         }))
+    }
+
+    /// Whether no other process had the pool open when this one opened it.
+    pub fn was_alone(&self) -> bool {
+        self.alone
     }
 
     fn shared(&self) -> &Shared {

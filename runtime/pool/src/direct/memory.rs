@@ -50,7 +50,11 @@ impl PoolMemory for DirectMemory {
 
     #[inline]
     fn before_write(&self, addr: u64, len: u64) -> Result<(), HeapError> {
-        tx::undo(addr, len).map_err(|_| HeapError::Unmapped { addr, len })
+        tx::undo(addr, len).map_err(|e| HeapError::Refused {
+            addr,
+            len,
+            why: e.to_string(),
+        })
     }
 
     #[inline]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vernal_format::Uuid;
+
 use vernal_journal::MetaFile;
 use vernal_sys::FileMedia;
 
@@ -63,9 +63,9 @@ pub fn embedded_puddles(dir: &Path) -> Result<Vec<PuddleFile>, Error> {
 }
 
 impl DirectPool {
-    /// Recovers what dead processes have left in the embedded pool `pool` in `dir`, and gives this process logs for it.
+    /// Recovers what dead processes have left in the embedded pool in `dir`, and gives this process logs for it.
     /// Nothing is mapped yet.
-    pub fn open_embedded(dir: &Path, pool: Uuid) -> Result<DirectPool, Error> {
+    pub fn open_embedded(dir: &Path) -> Result<DirectPool, Error> {
         recover_dead(dir, &embedded_puddles)?;
         let at = dir.to_owned();
         let owner_died = move || recover_dead(&at, &embedded_puddles).map(drop);
@@ -73,8 +73,8 @@ impl DirectPool {
         let number = PoolNumber::take()?;
         let mut process = lock(&PROCESS);
         let shared = match &mut *process {
-            Some((logs, pools)) => logs.add_pool(dir, pool).map(|()| *pools += 1),
-            none => DirLogs::create(dir, pool).map(|logs| {
+            Some((logs, pools)) => logs.add_pool(dir).map(|()| *pools += 1),
+            none => DirLogs::create(dir).map(|logs| {
                 let logs = Arc::new(logs);
                 tx::attach(logs.clone());
                 *none = Some((logs, 1));
@@ -90,6 +90,11 @@ impl DirectPool {
             lock: alloc,
             mappings: Mutex::new(Vec::new()),
         })
+    }
+
+    /// Whether no other process had the pool open when this one opened it.
+    pub fn was_alone(&self) -> bool {
+        self.lock.was_alone()
     }
 
     /// Where the pool is.
