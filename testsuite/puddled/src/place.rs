@@ -198,15 +198,21 @@ impl Place {
 
     /// A client process of the user `uid`, with its own copy of the program.
     pub fn actor(&self, name: &str, uid: Option<u32>) -> Actor {
+        self.run(&self.actor, name, uid)
+    }
+
+    /// The program `from` as a client process of the user `uid`, with its own copy of the program.
+    pub fn run(&self, from: &Path, name: &str, uid: Option<u32>) -> Actor {
         let program = self.dir.path().join(format!("actor-{name}"));
         let _ = std::fs::remove_file(&program);
         // A link: a copy could still be open for writing in a process that another test is forking just now (ETXTBSY).
-        std::fs::hard_link(&self.actor, &program)
-            .or_else(|_| std::fs::copy(&self.actor, &program).map(|_| ()))
+        std::fs::hard_link(from, &program)
+            .or_else(|_| std::fs::copy(from, &program).map(|_| ()))
             .expect("the actor is built");
         let mut command = Command::new(&program);
         command
             .arg(self.socket())
+            .env("VERNAL_PUDDLED", self.socket())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         if let Some(uid) = uid {
