@@ -119,3 +119,9 @@ pub fn all() -> Vec<Arc<ProgramType>> {
     let types = TYPES.read().unwrap_or_else(|e| e.into_inner());
     types.by_place.values().cloned().collect()
 }
+
+/// Forgets every type: a module that is unloaded takes its descriptors away.
+pub fn forget_all() {
+    let mut types = TYPES.write().unwrap_or_else(|e| e.into_inner());
+    types.by_place.clear();
+}
