@@ -39,6 +39,8 @@ pub struct Plan {
     flexible: bool,
     /// Every word of an element is a pointer of one run, so that an array of elements is one run, too.
     dense: bool,
+    /// Words of one element that hold its pointers, if those are few: most objects of a pool are one small element.
+    few: Option<Box<[u32]>>,
     pointers: Box<[Run]>,
     bound: Box<[Run]>,
 }
@@ -69,6 +71,7 @@ impl Plan {
             _ => false,
         };
         Plan {
+            few: few(&pointers),
             size: desc.size(),
             flexible: desc.is_flexible(),
             dense,
@@ -85,6 +88,19 @@ impl Plan {
     /// Whether there are functions or vtables.
     pub fn is_bound(&self) -> bool {
         !self.bound.is_empty()
+    }
+
+    /// The pointers of an object that is one element and lies in the window as a whole: the object's word in the window, and
+    /// the words from there. Everything else, `None`, is for [`Plan::pointers`].
+    #[inline(always)]
+    pub fn whole(&self, object: &Object, window: Window) -> Option<(usize, &[u32])> {
+        let few = self.few.as_deref()?;
+        let one = object.size >= self.size && object.size / 2 < self.size;
+        let inside = object.addr >= window.start
+            && object.addr < window.end
+            && object.size <= window.end - object.addr
+            && object.addr.is_multiple_of(8);
+        (one && inside).then(|| (((object.addr - window.start) / 8) as usize, few))
     }
 
     /// Calls `f` with each pointer of `object` inside the window: its word in the window, and its run.
@@ -149,6 +165,24 @@ impl Plan {
             }
         }
     }
+}
+
+/// Pointers that are listed one by one.
+const FEW: u64 = 64;
+
+/// The words of all runs, if they are few and none is flexible.
+fn few(runs: &[Run]) -> Option<Box<[u32]>> {
+    let total = runs.iter().fold(0u64, |n, r| n.saturating_add(r.count));
+    if total > FEW || runs.iter().any(|r| r.flex) {
+        return None;
+    }
+    let each = |r: &Run| {
+        let (offset, stride) = (r.offset, r.stride);
+        (0..r.count).map(move |i| u32::try_from((offset + i * stride) / 8).ok())
+    };
+    let mut words: Vec<u32> = runs.iter().flat_map(each).collect::<Option<_>>()?;
+    words.sort_unstable();
+    Some(words.into())
 }
 
 /// An object in a window, and whether all of it is.

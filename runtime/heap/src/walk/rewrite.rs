@@ -1,7 +1,7 @@
 //! Relocation and rebinding: every address of a chunk gets its new value, found through the allocator's metadata and not
 //! through the graph, so that chunks can be done in any order, by any thread, or when they are first touched.
 
-use super::plan::{Plans, Run, Window};
+use super::plan::{Plan, Plans, Run, Window};
 use super::translate::{Redirects, Translate};
 use crate::{Object, ObjectSpace};
 use rayon::prelude::*;
@@ -179,22 +179,17 @@ impl<T: Translate> Rewrite<'_, T> {
             report.unknown += 1;
             return;
         };
-        let (mut seen, mut changed) = (0, 0);
-        plan.pointers(object, words.window, |word, _| {
-            let Some(cell) = words.target.get(word) else {
-                return;
-            };
-            let value = cell.load(Ordering::Relaxed);
-            let new = self.pointers.translate(value);
-            seen += 1;
-            if new != value {
-                cell.store(new, Ordering::Relaxed);
-                changed += 1;
-                words.changed(word);
+        match plan.whole(object, words.window) {
+            Some((base, offsets)) => {
+                let mut changed = 0;
+                for offset in offsets {
+                    changed += u64::from(words.rewrite(base + *offset as usize, self.pointers));
+                }
+                report.pointers += offsets.len() as u64;
+                report.changed += changed;
             }
-        });
-        report.pointers += seen;
-        report.changed += changed;
+            None => self.spread(plan, object, words, report),
+        }
         if let Some(binding) = self.binding
             && plan.is_bound()
         {
@@ -224,6 +219,24 @@ impl<T: Translate> Rewrite<'_, T> {
                 }
             });
         }
+    }
+
+    /// The pointers of an array, a large object, or one that lies across the border of a chunk.
+    #[inline(never)]
+    fn spread(
+        &self,
+        plan: &Plan,
+        object: &Object,
+        words: &mut Words<'_>,
+        report: &mut RewriteReport,
+    ) {
+        let (mut seen, mut changed) = (0, 0);
+        plan.pointers(object, words.window, |word, _| {
+            seen += 1;
+            changed += u64::from(words.rewrite(word, self.pointers));
+        });
+        report.pointers += seen;
+        report.changed += changed;
     }
 
     /// Rewrites the whole pool in place, chunks in parallel. `lines` is called from several threads.
@@ -268,6 +281,22 @@ struct Words<'a> {
 }
 
 impl Words<'_> {
+    /// Gives one pointer its new value; whether that is another one.
+    #[inline(always)]
+    fn rewrite<T: Translate>(&mut self, word: usize, pointers: &T) -> bool {
+        let Some(cell) = self.target.get(word) else {
+            return false;
+        };
+        let value = cell.load(Ordering::Relaxed);
+        let new = pointers.translate(value);
+        if new == value {
+            return false;
+        }
+        cell.store(new, Ordering::Relaxed);
+        self.changed(word);
+        true
+    }
+
     #[inline(always)]
     fn changed(&mut self, word: usize) {
         let line = (self.window.start + word as u64 * 8) & !(LINE_SIZE - 1);
