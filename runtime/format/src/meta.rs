@@ -13,7 +13,7 @@
 //! 1120  zero                  to 4096
 //! ```
 
-use vernal_abi::{LINE_SIZE, TRACKED_BASE, TRACKED_END, line_of};
+use vernal_abi::{DIRECT_BASE, DIRECT_SIZE, LINE_SIZE, TRACKED_BASE, TRACKED_END, line_of};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -106,13 +106,21 @@ impl Meta {
                 value,
             })
         };
-        let in_range = (TRACKED_BASE..TRACKED_END).contains(&self.home_addr);
+        // A puddle that is changed in place has its home elsewhere, and never a journal.
+        let in_place = DIRECT_BASE..DIRECT_BASE + DIRECT_SIZE;
+        let (in_range, end) = match self.state {
+            MetaState::Clean if in_place.contains(&self.home_addr) => (true, in_place.end),
+            _ => (
+                (TRACKED_BASE..TRACKED_END).contains(&self.home_addr),
+                TRACKED_END,
+            ),
+        };
         if !in_range || !self.home_addr.is_multiple_of(LINE_SIZE) {
             return bad("home address", self.home_addr);
         }
         if self.slot_len == 0
             || !self.slot_len.is_multiple_of(LINE_SIZE)
-            || self.slot_len > TRACKED_END - self.home_addr
+            || self.slot_len > end - self.home_addr
         {
             return bad("slot length", self.slot_len);
         }
