@@ -371,3 +371,45 @@ fn a_heap_that_another_process_has_changed_is_read_again() {
         model.verify(&mem, heaps[i]);
     }
 }
+
+#[test]
+fn a_slot_that_is_freed_while_its_span_is_found_full_is_not_lost() {
+    let (mem, heap) = pool(&[2 * MIB]);
+    let heap = Arc::new(heap);
+    let mut cache = heap.thread_cache();
+    let mut alloc = || heap.alloc(&mut cache, 2048, 16, TYPE_RAW).unwrap();
+    let objects: Vec<_> = (0..15).map(|_| alloc()).collect();
+    // The span is full. Its owner sees that, and before it can say so another thread frees a slot.
+    let (freeing, victim) = (Arc::clone(&heap), objects[7]);
+    let hook = move || freeing.free(victim).unwrap();
+    *mem.hook.lock().unwrap() = Some(Box::new(hook));
+    assert_eq!(alloc(), victim);
+    assert!(mem.hook.lock().unwrap().is_none());
+    let next = alloc();
+    assert!(!objects.contains(&next));
+    sound(&heap);
+}
+
+#[test]
+fn a_free_list_that_is_out_of_date_is_not_believed() {
+    let (mem, ours) = pool(&[2 * MIB]);
+    let theirs = Heap::open(Arc::clone(&mem), &mem.puddles()).unwrap();
+    let heaps = [&ours, &theirs];
+    let mut caches = heaps.map(Heap::thread_cache);
+    let mut all = BTreeMap::new();
+    // Neither is told what the other does: they may find no memory, but never the same.
+    for n in 0..200 {
+        let i = n % 2;
+        let size = 3000 + n as u64 * 100;
+        if let Ok(addr) = heaps[i].alloc(&mut caches[i], size, 16, TYPE_RAW) {
+            all.insert(addr, size);
+        }
+    }
+    assert!(all.len() > 50, "{}", all.len());
+    let mut end = 0;
+    for (addr, size) in all {
+        assert!(addr >= end);
+        end = addr + size;
+    }
+    sound(&ours);
+}

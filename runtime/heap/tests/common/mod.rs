@@ -11,9 +11,10 @@ use vernal_heap::{Heap, HeapError, Mapped, OwnedMemory, PoolIdentity, PoolMemory
 pub const MIB: u64 = 1 << 20;
 pub const BASE: u64 = 0x5800_0000_0000;
 
+type Hook = Box<dyn FnOnce() + Send>;
+
 /// Memory of several puddles that checks what the heap promises: each changed word was announced before, unless it was
 /// fresh, and reported after.
-#[derive(Debug)]
 pub struct TestMemory {
     pub inner: OwnedMemory,
     log: Mutex<Log>,
@@ -21,6 +22,8 @@ pub struct TestMemory {
     pub budget: AtomicU64,
     /// Whether `pages_touched` counts.
     pub watch: AtomicBool,
+    /// Called once, before the next change of a page descriptor: another thread's deed at the worst moment.
+    pub hook: Mutex<Option<Hook>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +48,7 @@ impl TestMemory {
             log: Mutex::default(),
             budget: AtomicU64::new(u64::MAX),
             watch: AtomicBool::new(false),
+            hook: Mutex::new(None),
         })
     }
 
@@ -144,6 +148,10 @@ impl PoolMemory for TestMemory {
             });
         }
         self.budget.fetch_sub(1, Relaxed);
+        if (addr - BASE) % (2 * MIB) < 4096 {
+            let hook = self.hook.lock().unwrap().take();
+            hook.into_iter().for_each(|hook| hook());
+        }
         let mut log = self.log.lock().unwrap();
         log.before_calls += 1;
         for at in (addr & !7..addr + len).step_by(8) {
