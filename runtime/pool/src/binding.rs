@@ -176,7 +176,7 @@ pub(crate) fn changed(pool: &Inner) -> Result<Option<Binding>, Error> {
             }
         }
     }
-    check_functions(pool, &binding, &was, &now)?;
+    check_functions(pool, &was, &now)?;
     Ok(Some(binding))
 }
 
@@ -193,13 +193,7 @@ fn in_use(pool: &Inner, index: u32) -> bool {
 
 /// A function in a module that is not loaded here would be called at an address of nothing: the pool is refused, by the
 /// field's name. Looks at every object, and only when a module of the record is missing.
-fn check_functions(
-    pool: &Inner,
-    binding: &Binding,
-    was: &[Module],
-    now: &[Module],
-) -> Result<(), Error> {
-    let _ = binding;
+fn check_functions(pool: &Inner, was: &[Module], now: &[Module]) -> Result<(), Error> {
     let missing: Vec<&Module> = was
         .iter()
         .filter(|old| !now.iter().any(|n| n.id == old.id && n.len == old.len))
@@ -231,8 +225,7 @@ fn check_functions(
                             .iter()
                             .find(|m| value >= m.start && value - m.start < m.len);
                         if let Some(m) = lost {
-                            refused =
-                                Some((format!("{}.{}", desc.name(), f.name), **m == **m, m.id));
+                            refused = Some((format!("{}.{}", desc.name(), f.name), m.id));
                             return false;
                         }
                     }
@@ -241,7 +234,7 @@ fn check_functions(
             }
             true
         });
-        if let Some((field, _, id)) = &refused {
+        if let Some((field, id)) = &refused {
             return Err(Error::Type {
                 what: format!(
                     "pool {}: {field} at one of its objects is a function of the module with the build id {}, which this \
