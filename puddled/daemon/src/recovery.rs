@@ -40,8 +40,8 @@ pub(crate) enum Trouble {
 pub(crate) struct Report {
     /// Records of a journal, or entries of logs, that were replayed.
     pub replayed: u64,
-    /// Pools that could not be brought to their last commit because their files are not as they should be, and why.
-    pub damaged: Vec<(Id, String)>,
+    /// Puddles that could not be brought to their last commit because their files are not as they should be: pool, puddle, why.
+    pub damaged: Vec<(Id, Id, String)>,
 }
 
 fn invalid<T>(why: impl std::fmt::Display) -> Result<T, Trouble> {
@@ -121,7 +121,7 @@ impl Job<'_> {
         for (pool, puddle, path) in &puddles {
             match self.recover_puddle(reader.as_ref(), id, puddle, path)? {
                 Ok(records) => report.replayed = report.replayed.max(records),
-                Err(damage) => report.damaged.push((pool.id, damage)),
+                Err(damage) => report.damaged.push((pool.id, puddle.id, damage)),
             }
             inject::step();
         }
@@ -302,7 +302,7 @@ impl Job<'_> {
                     places.push((*puddle, targets.len()));
                     targets.push(media);
                 }
-                Err(damage) => report.damaged.push((pool.id, damage)),
+                Err(damage) => report.damaged.push((pool.id, puddle.id, damage)),
             }
         }
         let locate = |addr: u64, len: u64| {
@@ -453,18 +453,11 @@ pub(crate) fn close_direct(shared: &Shared, client: &Client, record: &PoolRecord
     Ok(())
 }
 
-/// Removes the puddles of `record` that its committed pool page does not name: growth that no commit followed. Nothing is removed
-/// when the page cannot be believed, or when others use the pool.
-pub(crate) fn orphans(shared: &Shared, record: &PoolRecord, client: u64) -> Vec<PuddleRecord> {
+/// The puddles of `record` that its committed pool page does not name: growth that no commit followed. None when the page cannot be
+/// believed.
+pub(crate) fn unnamed(shared: &Shared, record: &PoolRecord) -> Vec<PuddleRecord> {
     if record.puddles.len() < 2 {
         return Vec::new();
-    }
-    {
-        let state = shared.state();
-        let others = |p: &crate::state::Pool| p.users.iter().any(|u| u.client != client);
-        if state.pools.get(&record.id).is_none_or(others) {
-            return Vec::new();
-        }
     }
     let root = Layout::puddle(&shared.layout.pool(record.id), 0, record.id);
     match page::read(&root, record) {
@@ -480,6 +473,15 @@ pub(crate) fn orphans(shared: &Shared, record: &PoolRecord, client: u64) -> Vec<
             Vec::new()
         }
     }
+}
+
+/// Those of them that can go: none while others than `client` use the pool, for one of them may be about to commit.
+pub(crate) fn orphans(shared: &Shared, record: &PoolRecord, client: u64) -> Vec<PuddleRecord> {
+    let others = |p: &crate::state::Pool| p.users.iter().any(|u| u.client != client);
+    if shared.state().pools.get(&record.id).is_none_or(others) {
+        return Vec::new();
+    }
+    unnamed(shared, record)
 }
 
 /// The same at a close, with the registry following.

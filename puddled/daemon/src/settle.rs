@@ -81,7 +81,14 @@ pub(crate) fn settle(shared: &Shared, grant: &GrantRecord) {
             let (client, pid, uid, replayed) =
                 (grant.client, grant.pid, grant.uid, report.replayed);
             tracing::info!(client, pid, uid, replayed, micros, "client settled");
-            for (pool, damage) in report.damaged {
+            for (pool, puddle, damage) in report.damaged {
+                // A growth that a crash cut short may lack its files, and no commit needs them.
+                let never_part = pools
+                    .get(&pool)
+                    .is_some_and(|r| recovery::unnamed(shared, r).iter().any(|p| p.id == puddle));
+                if never_part {
+                    continue;
+                }
                 tracing::error!(pool = %pool, damage, "pool is damaged");
                 if let Some(pool) = shared.state().pools.get_mut(&pool) {
                     pool.damaged = Some(damage);
