@@ -6,12 +6,15 @@
 //! draws the layout.
 
 mod build;
+mod check;
 mod desc;
+mod error;
 mod shape;
 mod text;
 
 pub use build::{BuildError, TypeBuilder};
-pub use desc::{Field, FieldKind, TypeDesc, TypeError};
+pub use desc::{Field, FieldKind, TypeDesc};
+pub use error::TypeError;
 pub use shape::{Member, Shape};
 pub use text::{canonical_text, diff, type_id};
 

@@ -1,8 +1,8 @@
 //! Building descriptors.
 
-use super::desc::{
-    Field, FieldKind, TypeDesc, TypeError, check_fields, derived_flags, sort_fields,
-};
+use super::check::check_fields;
+use super::desc::{Field, FieldKind, TypeDesc, derived_flags, sort_fields};
+use super::error::TypeError;
 use super::shape::{Leaf, Member, Shape, TooMany, flatten, refuse_unaligned};
 use super::text::type_id_of;
 use super::{

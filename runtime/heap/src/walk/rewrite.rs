@@ -150,13 +150,13 @@ impl<T: Translate> Rewrite<'_, T> {
             .chunk_range(chunk)
             .ok_or(RewriteError::NoChunk { chunk })?;
         let needed = end.saturating_sub(start) / 8;
-        if (target.len() as u64) < needed {
-            return Err(RewriteError::Words {
-                chunk,
-                needed,
-                given: target.len(),
-            });
-        }
+        // Exactly the chunk: what lies behind it is the next chunk's, and is rewritten with that.
+        let words = usize::try_from(needed).ok().and_then(|n| target.get(..n));
+        let target = words.ok_or(RewriteError::Words {
+            chunk,
+            needed,
+            given: target.len(),
+        })?;
         let window = Window { start, end };
         let mut words = Words {
             window,
