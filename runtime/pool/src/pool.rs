@@ -244,7 +244,7 @@ impl Pool {
         });
         let pool = Pool(Arc::clone(&inner));
         if let Err(e) = pool.prepare(options) {
-            let _ = inner.unmap_all();
+            let _ = inner.unmap_all(false);
             return Err(e);
         }
         registry::add(&inner);
@@ -364,6 +364,7 @@ impl Pool {
                 inner.info.name
             )));
         }
+        let mut committed = false;
         if !inner.info.read_only {
             // A commit that fails leaves the pool open: nothing is lost.
             runtime::commit()?;
@@ -371,17 +372,15 @@ impl Pool {
                 let inner = Arc::clone(&l.pool);
                 inner.shrink(&mut l.cache)
             });
-            match shrunk {
-                // An optimisation that needs space the medium does not have.
-                Err(Error::Snapshot(vernal_snapshot::Error::NoSpace { .. })) | Ok(_) => {}
-                Err(e) => return Err(e),
-            }
+            // Giving space back is not what the caller asked for: it may fail, of no space or of a damaged heap. Its changes of
+            // the directory stay uncommitted then, and no file may go.
+            committed = shrunk.is_ok();
         }
         if inner.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         registry::remove(inner);
-        inner.unmap_all()
+        inner.unmap_all(committed)
     }
 }
 
@@ -723,7 +722,8 @@ impl Inner {
         Ok(count)
     }
 
-    fn unmap_all(&self) -> Result<(), Error> {
+    /// With `committed`, the directory is as a commit left it: puddles that it does not name are given back.
+    fn unmap_all(&self, committed: bool) -> Result<(), Error> {
         let puddles = std::mem::take(&mut *lock(&self.puddles));
         let source = lock(&self.source).take();
         let directory: Vec<Uuid> = match self.heap.directory() {
@@ -744,7 +744,7 @@ impl Inner {
             if p.reader.is_some() {
                 continue;
             }
-            let spare = !directory.contains(&p.mapped.uuid);
+            let spare = committed && !directory.contains(&p.mapped.uuid);
             if let Err(e) = unmap_puddle(p.mapped.addr) {
                 result = Err(e.into());
             } else if let (true, Some(source)) = (spare, source.as_deref()) {
