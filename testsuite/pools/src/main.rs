@@ -56,7 +56,7 @@ fn check(
             .join("run")
             .join(format!("pool-{}", program.name)),
         libraries: tools.bin.clone(),
-        vernal: program.moves.then(|| tools.bin.join("vernal")),
+        vernal: Some(tools.bin.join("vernal")).filter(|v| program.moves && v.exists()),
         steps: options.steps.max(40),
     };
     let report = subject.check(options.kills, Instant::now() + share, random)?;

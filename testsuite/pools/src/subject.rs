@@ -29,7 +29,7 @@ pub struct Subject {
     pub folder: PathBuf,
     /// The folder of libvernal.so.
     pub libraries: PathBuf,
-    /// The command `vernal`, for programs whose pools can be moved.
+    /// The command `vernal`, if it is built, for programs whose pools can be moved.
     pub vernal: Option<PathBuf>,
     /// Steps to make.
     pub steps: u64,

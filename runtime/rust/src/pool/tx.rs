@@ -17,6 +17,7 @@ use crate::Ticket;
 use crate::error::{Error, ErrorCode};
 use crate::layout::address;
 use crate::sys;
+use vernal_abi::{DIRECT_BASE, DIRECT_SIZE};
 
 /// A transaction in progress on one pool. `'p` is its brand: no two transactions have the same, and what carries it
 /// cannot leave the closure that was given the transaction, nor get into another pool.
@@ -155,11 +156,16 @@ impl<T: std::fmt::Debug> std::fmt::Debug for RootMut<'_, T> {
     }
 }
 
-/// Says that the transaction will change, or has changed, these bytes. Before the change in a direct pool (its undo log
-/// takes the old bytes); at any time inside the transaction in a buffered one, because no commit comes in between.
+/// Says that the transaction will change, or has changed, these bytes. In a direct pool before the change: its undo log takes
+/// the old bytes. In a buffered one at any time inside the transaction: it marks the lines, and no commit comes in between.
 pub(super) fn announce<T>(at: *const T, len: usize) -> Result<(), Error> {
-    // SAFETY: the bytes belong to an object of an open pool.
-    Error::check(unsafe { sys::vn_tx_add(address(at), len) })
+    if (at as u64).wrapping_sub(DIRECT_BASE) < DIRECT_SIZE {
+        // SAFETY: the bytes belong to an object of an open pool.
+        return Error::check(unsafe { sys::vn_tx_add(address(at), len) });
+    }
+    // SAFETY: nothing is read through the address.
+    unsafe { sys::vernal_mark(address(at), len) };
+    Ok(())
 }
 
 /// Which outermost transaction a pool is part of through an inner one; 0 for none. Until that ends, what the inner one did
