@@ -11,6 +11,8 @@ pub type OnAbort = Box<dyn FnOnce()>;
 thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
     static ABORTED: Cell<bool> = const { Cell::new(false) };
+    /// Objects of direct pools that the commit frees: pool and address.
+    static FREES: RefCell<Vec<(usize, u64)>> = const { RefCell::new(Vec::new()) };
     static ON_ABORT: RefCell<Vec<OnAbort>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -145,13 +147,38 @@ pub(crate) fn enlist_direct() -> Result<(), Error> {
     Ok(())
 }
 
+/// Frees an object of a direct pool when the transaction commits.
+pub(crate) fn free_at_commit(pool: usize, addr: u64) -> Result<(), Error> {
+    enlist_direct()?;
+    FREES.with_borrow_mut(|frees| {
+        if frees.contains(&(pool, addr)) {
+            return Err(Error::invalid(format!(
+                "vn_free: {addr:#x} was freed before in this transaction"
+            )));
+        }
+        frees.push((pool, addr));
+        Ok(())
+    })
+}
+
+/// Part of the transaction, after which nothing is allocated in it.
+fn free_all() -> Result<(), Error> {
+    for (pool, addr) in FREES.take() {
+        match crate::registry::find(pool) {
+            Some(pool) => pool.free_now(addr)?,
+            None => return Err(Error::invalid("a pool was closed inside a transaction")),
+        }
+    }
+    Ok(())
+}
+
 /// What was done to direct pools becomes durable. When that fails, everything is rolled back.
 #[inline]
 fn commit_direct() -> Result<(), Error> {
-    if direct::tx::depth() == 0 {
+    if direct::tx::depth() == 0 && FREES.with_borrow(Vec::is_empty) {
         return Ok(());
     }
-    match direct::tx::commit() {
+    match free_all().and_then(|()| direct::tx::commit()) {
         Ok(()) => Ok(()),
         Err(e) => {
             finish_abort()?;
@@ -163,6 +190,7 @@ fn commit_direct() -> Result<(), Error> {
 fn finish_abort() -> Result<(), Error> {
     DEPTH.set(0);
     ABORTED.set(false);
+    FREES.take();
     let in_place = match direct::tx::depth() {
         0 => Ok(()),
         _ => direct::tx::abort(),

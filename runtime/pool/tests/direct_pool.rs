@@ -1,6 +1,6 @@
 //! Direct pools through the same interface as buffered ones: heap, transactions, aborts, killed processes, two processes.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -288,8 +288,9 @@ fn killed_anywhere_the_heap_is_sound_and_nothing_is_lost() {
     let dir = temp.path().join("pool");
     for lines in [1, 2, 3, 40, 41, 42, 200, 201] {
         let mut child = live("endless", &dir);
-        let out = BufReader::new(child.stdout.take().unwrap());
+        let mut out = BufReader::new(child.stdout.take().unwrap());
         let done = out
+            .by_ref()
             .lines()
             .map_while(Result::ok)
             .filter_map(|l| l.strip_prefix("done ")?.parse::<u64>().ok());
