@@ -16,9 +16,15 @@ use vernal_pool::archive::{
 
 const QUIET: &(dyn Fn(u64) + Sync) = &|_| ();
 const NODES: u64 = 20_000;
+/// Nodes of the archive that is kept.
+const GOLDEN_NODES: u64 = 50;
 
 /// A pool of two puddles with a list of nodes {next, value} through both. `last` is what the last node points to.
 fn make(dir: &Path, last: u64) {
+    make_with(dir, last, NODES);
+}
+
+fn make_with(dir: &Path, last: u64, nodes: u64) {
     std::fs::create_dir(dir).unwrap();
     let puddles = [
         (Uuid([1; 16]), TRACKED_BASE + (5 << 30), PUDDLE_MIN),
@@ -53,7 +59,7 @@ fn make(dir: &Path, last: u64) {
         words[0].store(value, Ordering::Relaxed);
     };
     let mut before = 0;
-    for n in 0..NODES {
+    for n in 0..nodes {
         let node = heap.alloc(&mut cache, 128, 8, ty).unwrap();
         set(node + 8, n);
         if before == 0 {
@@ -311,4 +317,32 @@ fn a_missing_puddle_is_named() {
     assert!(error.contains(&member_file(Uuid([2; 16]))), "{error}");
     let error = PoolImage::open(dir.path()).unwrap_err();
     assert!(matches!(error, ArchiveFailure::NoPool { .. }));
+}
+
+/// Written by the first version. Every later one has to import it; `VERNAL_BLESS=1` writes it anew when the format changes, beside the
+/// old ones.
+#[test]
+fn the_archive_of_version_1_is_imported() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1.archive");
+    let dir = tempfile::tempdir().unwrap();
+    if std::env::var_os("VERNAL_BLESS").is_some() {
+        let pool = dir.path().join("golden");
+        make_with(&pool, 0, GOLDEN_NODES);
+        std::fs::create_dir_all(golden.parent().unwrap()).unwrap();
+        export(&pool, &golden);
+    }
+    let second = dir.path().join("second");
+    let from = File::open(&golden).unwrap();
+    let manifest = import(
+        Source::Stream(&from, "golden"),
+        &second,
+        ReadOptions::default(),
+        QUIET,
+    )
+    .unwrap();
+    assert_eq!(manifest.label, "first");
+    assert_eq!(manifest.pool, Uuid([7; 16]));
+    let image = PoolImage::open(&second).unwrap();
+    assert_eq!(values(&image), GOLDEN_NODES);
+    assert!(image.heap().check().is_sound());
 }
