@@ -53,9 +53,9 @@ pub fn commit() -> Result<(), Error> {
         0 => Err(none_open("vn_tx_commit")),
         1 if ABORTED.get() => finish_abort().and(Err(Error::Aborted)),
         1 => {
-            commit_direct()?;
+            free_all_or_abort()?;
             DEPTH.set(0);
-            finish(runtime::tx_commit())
+            finish(runtime::tx_commit()).and_then(commit_direct)
         }
         n => {
             DEPTH.set(n - 1);
@@ -73,9 +73,10 @@ pub fn commit() -> Result<(), Error> {
 pub fn commit_async() -> Result<Option<u64>, Error> {
     match DEPTH.get() {
         1 if !ABORTED.get() => {
-            commit_direct()?;
+            free_all_or_abort()?;
             DEPTH.set(0);
-            finish(runtime::tx_commit_async()).map(Some)
+            let ticket = finish(runtime::tx_commit_async())?;
+            commit_direct(()).map(|()| Some(ticket))
         }
         _ => commit().map(|()| None),
     }
@@ -98,6 +99,9 @@ fn finish<R>(committed: Result<R, vernal_snapshot::Error>) -> Result<R, Error> {
 
 #[cold]
 fn finish_failed(e: vernal_snapshot::Error) -> Error {
+    if direct::tx::depth() > 0 {
+        let _ = direct::tx::abort();
+    }
     let e = match e {
         vernal_snapshot::Error::RolledBack => Error::Conflict,
         vernal_snapshot::Error::NoSpace { .. } => {
@@ -172,18 +176,19 @@ fn free_all() -> Result<(), Error> {
     Ok(())
 }
 
-/// What was done to direct pools becomes durable. When that fails, everything is rolled back.
-#[inline]
-fn commit_direct() -> Result<(), Error> {
-    if direct::tx::depth() == 0 && FREES.with_borrow(Vec::is_empty) {
+fn free_all_or_abort() -> Result<(), Error> {
+    if FREES.with_borrow(Vec::is_empty) {
         return Ok(());
     }
-    match free_all().and_then(|()| direct::tx::commit()) {
-        Ok(()) => Ok(()),
-        Err(e) => {
-            finish_abort()?;
-            Err(e)
-        }
+    free_all().or_else(|e| finish_abort().and(Err(e)))
+}
+
+/// What was done to direct pools becomes durable, after the buffered ones: those may refuse, with a conflict.
+#[inline]
+fn commit_direct(_buffered: ()) -> Result<(), Error> {
+    match direct::tx::depth() {
+        0 => Ok(()),
+        _ => direct::tx::commit(),
     }
 }
 
