@@ -15,6 +15,8 @@ pub struct Program {
     kind: Kind,
     /// Whether a pool of it can be moved to other addresses.
     pub moves: bool,
+    /// Whether it has the command `threads`.
+    pub threads: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -30,31 +32,37 @@ pub const PROGRAMS: &[Program] = &[
         name: "containers-O0",
         kind: Kind::Cxx(&["-O0"]),
         moves: true,
+        threads: false,
     },
     Program {
         name: "containers-O2",
         kind: Kind::Cxx(&["-O2"]),
         moves: true,
+        threads: false,
     },
     Program {
         name: "containers-lto",
         kind: Kind::Cxx(&["-O2", "-flto"]),
         moves: true,
+        threads: false,
     },
     Program {
         name: "resource-O2",
         kind: Kind::Cxx(&["-O2", "-DRESOURCE"]),
         moves: false,
+        threads: false,
     },
     Program {
         name: "rust-plain",
         kind: Kind::PlainCargo,
         moves: true,
+        threads: true,
     },
     Program {
         name: "rust-vernal",
         kind: Kind::CargoVernal,
         moves: true,
+        threads: true,
     },
 ];
 

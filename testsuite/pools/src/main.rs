@@ -57,6 +57,7 @@ fn check(
             .join(format!("pool-{}", program.name)),
         libraries: tools.bin.clone(),
         vernal: Some(tools.bin.join("vernal")).filter(|v| program.moves && v.exists()),
+        threads: program.threads,
         steps: options.steps.max(40),
     };
     let report = subject.check(options.kills, Instant::now() + share, random)?;

@@ -31,6 +31,8 @@ pub struct Subject {
     pub libraries: PathBuf,
     /// The command `vernal`, if it is built, for programs whose pools can be moved.
     pub vernal: Option<PathBuf>,
+    /// Whether it has the command `threads`.
+    pub threads: bool,
     /// Steps to make.
     pub steps: u64,
 }
@@ -134,6 +136,11 @@ impl Subject {
             ..Report::default()
         };
         self.audit(&twin)?;
+        if self.threads {
+            // The program compares the outcome itself.
+            let path = self.folder.join("threads");
+            run(&mut self.command(&path, &["threads", &self.steps.to_string()]))?;
+        }
         if let Some(vernal) = &self.vernal {
             report.moved = self.moved(vernal, &twin)?;
         }

@@ -3,6 +3,7 @@
 //! ```text
 //! rust-pool POOL run STEPS    makes steps until STEPS are done, one transaction each; prints the number of each
 //! rust-pool POOL digest       prints the steps that the pool has seen, and a digest of everything in it
+//! rust-pool POOL threads N    counts to N in two pools and threads, whose failing transactions take each other along
 //! rust-pool - twin STEPS      prints the digest of the twin after 0, 1, ... STEPS steps
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 mod digest;
 mod pooled;
+mod threads;
 mod twin;
 
 use digest::{Digest, Random};
@@ -122,7 +124,7 @@ fn run(pool: &mut Pool<Root>, steps: u64) -> Result<()> {
     let mut out = std::io::stdout();
     while pool.root().steps < steps {
         let step = pool.root().steps + 1;
-        if step % 7 == 0 {
+        if step.is_multiple_of(7) {
             fail_on_purpose(pool, step)?;
         }
         pool.tx(|tx, mut root| {
@@ -157,12 +159,17 @@ fn perform() -> Result<()> {
             run(&mut pool, steps.parse()?)?;
             pool.close()?;
         }
+        [path, "threads", count] => threads::run(path, count.parse()?)?,
         [path, "digest"] => {
             let pool = open(path)?;
             let root = pool.root();
             println!("{} {:016x}", root.steps, pooled::sum(root));
         }
-        _ => return Err("use: rust-pool POOL run STEPS, POOL digest, - twin STEPS".into()),
+        _ => {
+            return Err(
+                "use: rust-pool POOL run STEPS, POOL digest, POOL threads N, - twin STEPS".into(),
+            );
+        }
     }
     Ok(())
 }
@@ -181,10 +188,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// Is shown each entry of a tree.
+pub type Visit<'a> = &'a mut dyn FnMut(u64, &str);
+
 /// The digest of a state that is read in one order.
 pub fn digest_of(
     steps: u64,
-    tree: &mut dyn FnMut(&mut dyn FnMut(u64, &str)),
+    tree: &mut dyn FnMut(Visit<'_>),
     texts: &mut dyn Iterator<Item = &str>,
     samples: &[f64],
     flags: &[bool],

@@ -114,7 +114,11 @@ fn insert<'p>(tx: &Tx<'p>, mut link: &mut Link<'p>, key: u64, text: &str) -> Res
         if node.key == key {
             return node.text.set(tx, text);
         }
-        node.side = if key < node.key { Side::Left } else { Side::Right };
+        node.side = if key < node.key {
+            Side::Left
+        } else {
+            Side::Right
+        };
         link = if key < node.key {
             &mut node.left
         } else {
