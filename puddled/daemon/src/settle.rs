@@ -49,6 +49,8 @@ fn set_phase(shared: &Shared, grant: &GrantRecord, phase: Phase) {
             pool.set_phase(grant.client, phase);
         }
     }
+    // Who waits for a recovery must not wait for a process that goes on.
+    shared.left.notify_all();
 }
 
 /// Waits until no process can write to what `grant` names, recovers it, and lets others in. The pools' users of this client are in

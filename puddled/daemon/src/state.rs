@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vernal_puddled_proto::limits::MAX_USERS;
 use vernal_puddled_proto::{
     Access, Condition, ErrorCode, Failure, Id, PoolKind, PoolStat, PuddleInfo, UseInfo,
@@ -113,14 +114,17 @@ impl Pool {
         }
     }
 
-    /// The user that stands in the way of `access`.
-    pub fn conflict(&self, access: Access) -> Option<&User> {
+    /// The user that stands in the way of `access`. Whoever has gone and is not settled yet stands in everybody's way.
+    pub fn conflict(&self, access: Access, gone: impl Fn(u64) -> bool) -> Option<&User> {
         self.users.iter().find(|u| match self.record.kind {
             PoolKind::Buffered => u.access == Access::Write || access == Access::Write,
-            PoolKind::Direct => matches!(
-                (u.access, access),
-                (Access::Snapshot, Access::Write) | (Access::Write, Access::Snapshot)
-            ),
+            PoolKind::Direct => {
+                let unsettled = u.phase != Phase::Active || gone(u.client);
+                matches!(
+                    (u.access, access),
+                    (Access::Snapshot, Access::Write) | (Access::Write, Access::Snapshot)
+                ) || (u.access == Access::Write && unsettled)
+            }
         })
     }
 
@@ -211,6 +215,15 @@ impl State {
             PoolKind::Buffered => &mut self.buffered,
             PoolKind::Direct => &mut self.direct,
         }
+    }
+
+    /// Whether the connection of a client has ended, even if its thread has not seen that yet.
+    pub fn is_gone(&self, client: u64) -> bool {
+        let Some((socket, _)) = self.clients.get(&client) else {
+            return true;
+        };
+        let mut end = [PollFd::new(&**socket, PollFlags::RDHUP)];
+        poll(&mut end, Some(&Timespec::default())).is_ok_and(|n| n != 0)
     }
 
     /// The pool called `name`, if `peer` may know of it.

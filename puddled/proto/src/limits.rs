@@ -15,7 +15,7 @@ pub const MAX_PAGE: usize = 128;
 /// Most users that a message names for one pool.
 pub const MAX_USERS: usize = 16;
 /// Longest journal that puddled replays, superblocks included. It bounds what a hostile journal can cost.
-pub const MAX_JOURNAL: u64 = 2 << 30;
+pub const MAX_JOURNAL: u64 = 1 << 30;
 /// Shortest log file of a direct pool.
 pub const MIN_LOG: u64 = 64 << 10;
 /// Longest log file of a direct pool.

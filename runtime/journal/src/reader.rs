@@ -10,6 +10,8 @@ use zerocopy::IntoBytes;
 use crate::error::RecoveryError;
 use crate::meta_file::read_slots;
 
+/// How many times its length a log may claim in lookalikes of records behind its end.
+const PROOF_BUDGET: u64 = 4;
 /// Words of log that are read at a time.
 const WINDOW_WORDS: usize = 1 << 15;
 
@@ -313,6 +315,9 @@ impl<M: Media> Log<'_, M> {
                 .is_some_and(|first_uncertain| first_uncertain > sequence)
         };
         let generation = self.reader.sb.generation;
+        // What only looks like a record costs a checksum of all that it claims to be. A log that claims many times its own length
+        // was made so, to keep its reader busy.
+        let mut left = self.reader.sb.log_len.saturating_mul(PROOF_BUDGET);
         let mut at = at;
         while at < self.reader.sb.log_len {
             // Most of what lies here is no header: look through the window before asking for a whole record.
@@ -325,7 +330,14 @@ impl<M: Media> Log<'_, M> {
             });
             let skip = candidate.map_or(count, |(i, _)| i);
             at += (skip * RECORD_ALIGN) as u64;
-            if candidate.is_some() {
+            if let Some((_, line)) = candidate {
+                let claims = line.first_chunk().and_then(RecordHeader::parse);
+                let bytes = claims.map_or(0, |h| h.record_bytes());
+                let later = claims.map_or(0, |h| h.sequence);
+                match left.checked_sub(bytes) {
+                    Some(rest) => left = rest,
+                    None => return Ok(LogEnd::Damaged { later }),
+                }
                 if let Some(header) = self.record_at(at, knows)? {
                     return Ok(LogEnd::Damaged {
                         later: header.sequence,

@@ -127,6 +127,7 @@ fn hostile_journals_are_quarantined_and_nothing_is_applied() {
     for (i, (attack, why)) in [
         ("forge-len p 4096", "length"),
         ("journal-len 3000000000", "allowed"),
+        ("lookalikes", "is damaged"),
         ("journal-bytes 0 garbage", ""),
         (
             "forge 00000000000000000000000000000001 0x588000000000 64 x",

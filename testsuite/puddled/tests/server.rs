@@ -416,3 +416,92 @@ fn an_import_is_seen_whole_or_not_at_all() {
     place.stop();
     place.assert_tidy();
 }
+
+#[test]
+fn a_passed_socket_is_used_and_left() {
+    let place = place();
+    let at = place.socket();
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
+    rustix::net::bind(&socket, &SocketAddrUnix::new(&at).unwrap()).unwrap();
+    rustix::net::listen(&socket, 16).unwrap();
+    // As a service manager does it: descriptor 3, and the process that it is meant for.
+    let script =
+        "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" --data \"$1\" --json-logs 3<&0 </dev/null";
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_puddled-under-test")])
+        .arg(place.layout().data())
+        .stdin(Stdio::from(socket))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The connection waits in the socket's queue until puddled is up.
+    let mut client = place.client();
+    let status = client.status().unwrap();
+    assert_eq!(status.pid, child.id());
+    drop(client);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let mut log = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut log)
+        .unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(at.exists(), "the socket belongs to the service manager");
+    let up = log.lines().find(|l| l.contains("puddled is up")).unwrap();
+    assert!(up.starts_with('{') && up.contains("\"pools\":0"), "{up}");
+}
+
+#[test]
+#[ignore = "prints times, checks nothing"]
+fn latencies() {
+    let mut place = place();
+    place.start();
+    let mut client = place.client();
+    let mut times: std::collections::BTreeMap<&str, Vec<std::time::Duration>> = Default::default();
+    let mut add = |what, began: std::time::Instant| {
+        times.entry(what).or_default().push(began.elapsed());
+    };
+    let now = std::time::Instant::now;
+    for i in 0..50 {
+        let name = format!("pool{i}");
+        let began = now();
+        client.status().unwrap();
+        add("status", began);
+        let began = now();
+        let pool = client
+            .create(&name, 0o600, PoolKind::Buffered, 0)
+            .unwrap()
+            .id;
+        add("create", began);
+        let began = now();
+        drop(client.open(&name, Access::Read).unwrap());
+        add("open for reading", began);
+        client.close(pool).unwrap();
+        let began = now();
+        let open = client.open(&name, Access::Write).unwrap();
+        add("open for writing", began);
+        let began = now();
+        let grown = client.grow(pool, 0).unwrap();
+        add("grow", began);
+        drop((open, grown));
+        let began = now();
+        client.close(pool).unwrap();
+        add("close", began);
+        let began = now();
+        client.remove(&name).unwrap();
+        add("remove", began);
+    }
+    for (what, mut all) in times {
+        all.sort_unstable();
+        println!("{what}: median {:?}", all[all.len() / 2]);
+    }
+}

@@ -1,6 +1,7 @@
 //! Mode, owner, quota, and release from quarantine.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use vernal_puddled_proto::{ErrorCode, Reply};
 
@@ -11,7 +12,10 @@ use crate::inject;
 use crate::quarantine;
 use crate::records::{PoolRecord, PoolStatus};
 use crate::registry::Change;
-use crate::state::{Pool, Shared, State};
+use crate::state::{Phase, Pool, Shared, State};
+
+/// How long an accept waits for the end of the settling that found the pool invalid.
+const SETTLE_WAIT: Duration = Duration::from_secs(30);
 
 /// Lets `change` make a new record of the pool `name`, puts it into effect, and makes it durable.
 fn change(
@@ -177,7 +181,14 @@ pub(crate) fn set_quota(
 
 pub(crate) fn accept(shared: &Arc<Shared>, client: &Client, name: &str) -> Outcome<Answer> {
     let record = {
-        let mut state = shared.state();
+        // The word of the quarantine is there a moment before its client is out.
+        let (mut state, _) = shared
+            .left
+            .wait_timeout_while(shared.state(), SETTLE_WAIT, |state| {
+                let pool = state.find(&client.peer, name);
+                pool.is_ok_and(|p| p.users.iter().any(|u| u.phase == Phase::Recovering))
+            })
+            .unwrap_or_else(PoisonError::into_inner);
         let pool = state.find_mut(&client.peer, name)?;
         if !client.peer.owns(&pool.record) {
             return refuse(

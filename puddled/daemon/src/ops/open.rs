@@ -111,7 +111,16 @@ fn enter(shared: &Shared, client: &Client, name: &str, access: Access) -> Outcom
                 format!("this client has pool {name:?} open already: use that, or close it first"),
             );
         }
-        match pool.conflict(access).copied() {
+        let id = pool.record.id;
+        // A process that was just killed is settled first, also when its thread here has not noticed its end.
+        let conflict = state
+            .pools
+            .get(&id)
+            .and_then(|p| p.conflict(access, |client| state.is_gone(client)))
+            .copied()
+            .map(|u| (u, u.phase == Phase::Active && state.is_gone(u.client)));
+        let pool = state.find_mut(&client.peer, name)?;
+        match conflict {
             None => {
                 let user = User {
                     client: client.id,
@@ -123,7 +132,7 @@ fn enter(shared: &Shared, client: &Client, name: &str, access: Access) -> Outcom
                 pool.enter(&shared.layout, user)?;
                 return Ok(pool.record.clone());
             }
-            Some(u) if u.phase == Phase::Recovering && Instant::now() < until => {
+            Some((u, gone)) if (gone || u.phase == Phase::Recovering) && Instant::now() < until => {
                 let left = until.saturating_duration_since(Instant::now());
                 state = shared
                     .left
@@ -131,7 +140,7 @@ fn enter(shared: &Shared, client: &Client, name: &str, access: Access) -> Outcom
                     .unwrap_or_else(std::sync::PoisonError::into_inner)
                     .0;
             }
-            Some(u) => return refuse(ErrorCode::Busy, in_the_way(name, &u)),
+            Some((u, _)) => return refuse(ErrorCode::Busy, in_the_way(name, &u)),
         }
     }
 }
