@@ -5,6 +5,7 @@
 
 mod archive;
 mod format;
+mod heap;
 mod input;
 mod journal;
 mod log;
@@ -30,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     target("archive-manifest", archive::manifest),
     target("archive-whole", archive::whole),
     target("direct-log", log::recover),
+    target("heap", heap::hostile),
     target("journal", journal::recover),
     target("journal-payload", journal::payload),
     target("log-space", log::space),
