@@ -178,7 +178,7 @@ impl ObjectSpace for Pool {
     fn for_each_overlapping(&self, chunk: usize, f: &mut dyn FnMut(Object) -> bool) {
         let start = self.chunk_range(chunk).map_or(0, |range| range.0);
         let before = self.object_at(start).filter(|o| o.addr < start);
-        if before.is_none_or(|object| f(object)) {
+        if before.is_none_or(&mut *f) {
             self.for_each_object(chunk, f);
         }
     }
