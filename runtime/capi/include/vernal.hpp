@@ -367,8 +367,8 @@ class single_pool_allocator {
 /// valid; its vtable pointer is set anew when the pool is opened. Make it a member of the root, or an object of its own.
 ///
 /// A resource is asked for bytes and never told what for: memory that comes from one has no types. Such containers survive
-/// restarts, but a pool that holds pointers in untyped memory cannot be moved to other addresses: `vernal pool check` and
-/// export refuse it and say so. Use vn::allocator where the pool is to travel.
+/// restarts, but the pointers in them cannot be rewritten, so that the pool must stay at its address: no clone, no export.
+/// `vernal pool check` names pointers in memory without type. Use vn::allocator where the pool is to travel.
 class memory_resource final : public std::pmr::memory_resource {
  public:
   memory_resource() = default;
