@@ -209,6 +209,12 @@ impl<M: PoolMemory> Heap<M> {
         self.free_pages(&mut slow, slot, &block)
     }
 
+    /// Whether the object at `addr` would leave pages to others if it were resized where it lies.
+    pub fn gives_pages_back(&self, addr: u64, size: u64) -> Result<bool, HeapError> {
+        let found = self.exact(addr)?;
+        Ok(!found.in_slab && shape(size).0 < found.block.pages)
+    }
+
     /// Changes the size of the object at `addr` where it lies; `false`: it has to move. Bytes that are new are zero, and so
     /// are those that no longer belong to it.
     pub fn resize_in_place(&self, addr: u64, size: u64) -> Result<bool, HeapError> {
@@ -285,8 +291,8 @@ impl<M: PoolMemory> Heap<M> {
     /// Changes the size of the object at `addr` and returns where it lies now. Bytes that are new are zero. When it moves,
     /// its type and the alignment of its type are kept.
     ///
-    /// A pool that frees at commit uses [`resize_in_place`](Self::resize_in_place), [`move_to`](Self::move_to) and its own
-    /// free instead.
+    /// A pool that frees at commit uses [`resize_in_place`](Self::resize_in_place), unless that
+    /// [`gives_pages_back`](Self::gives_pages_back), [`move_to`](Self::move_to) and its own free instead.
     pub fn realloc(&self, cache: &mut ThreadCache, addr: u64, size: u64) -> Result<u64, HeapError> {
         if self.resize_in_place(addr, size)? {
             return Ok(addr);

@@ -217,6 +217,26 @@ impl Inner {
         self.free_now(addr)
     }
 
+    pub fn realloc(&self, cache: &mut ThreadCache, addr: u64, size: u64) -> Result<u64, Error> {
+        let _bracket = Bracket::new();
+        if self.direct.is_none() || tx::depth() == 0 {
+            return self.with_room(|p| p.heap.realloc(cache, addr, size));
+        }
+        // As for `free`: no byte that the object has may be given away before the commit.
+        let handle = std::ptr::from_ref(self) as usize;
+        tx::check_kept("vn_realloc", handle, addr)?;
+        let to = self.with_room(|p| {
+            if !p.heap.gives_pages_back(addr, size)? && p.heap.resize_in_place(addr, size)? {
+                return Ok(addr);
+            }
+            p.heap.move_to(cache, addr, size)
+        })?;
+        if to != addr {
+            tx::free_at_commit(handle, addr)?;
+        }
+        Ok(to)
+    }
+
     pub fn free_now(&self, addr: u64) -> Result<(), Error> {
         let _bracket = Bracket::new();
         self.in_heap(|| self.heap.free(addr).map_err(|e| self.heap_error(e)))

@@ -113,8 +113,8 @@ impl Local {
     }
 
     pub fn realloc(&mut self, addr: u64, size: u64) -> Result<u64, Error> {
-        let _bracket = Bracket::new();
-        self.with_room(|pool, cache| pool.heap.realloc(cache, addr, size))
+        let Local { pool, cache, .. } = self;
+        pool.realloc(cache, addr, size)
     }
 
     /// The root object; allocated when there is none.

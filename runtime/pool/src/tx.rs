@@ -1,6 +1,7 @@
 //! Transactions of a thread: nested, across pools.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use vernal_snapshot::runtime;
 
 use crate::{Error, direct};
@@ -12,7 +13,7 @@ thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
     static ABORTED: Cell<bool> = const { Cell::new(false) };
     /// Objects of direct pools that the commit frees: pool and address.
-    static FREES: RefCell<Vec<(usize, u64)>> = const { RefCell::new(Vec::new()) };
+    static FREES: RefCell<BTreeSet<(usize, u64)>> = const { RefCell::new(BTreeSet::new()) };
     static ON_ABORT: RefCell<Vec<OnAbort>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -155,14 +156,26 @@ pub(crate) fn enlist_direct() -> Result<(), Error> {
 pub(crate) fn free_at_commit(pool: usize, addr: u64) -> Result<(), Error> {
     enlist_direct()?;
     FREES.with_borrow_mut(|frees| {
-        if frees.contains(&(pool, addr)) {
-            return Err(Error::invalid(format!(
-                "vn_free: {addr:#x} was freed before in this transaction"
-            )));
+        if !frees.insert((pool, addr)) {
+            return Err(freed_before("vn_free", addr));
         }
-        frees.push((pool, addr));
         Ok(())
     })
+}
+
+#[cold]
+fn freed_before(call: &str, addr: u64) -> Error {
+    Error::invalid(format!(
+        "{call}: {addr:#x} was freed before in this transaction"
+    ))
+}
+
+/// Refuses an object that the commit will free.
+pub(crate) fn check_kept(call: &str, pool: usize, addr: u64) -> Result<(), Error> {
+    match FREES.with_borrow(|frees| frees.contains(&(pool, addr))) {
+        true => Err(freed_before(call, addr)),
+        false => Ok(()),
+    }
 }
 
 /// Part of the transaction, after which nothing is allocated in it.
@@ -177,7 +190,7 @@ fn free_all() -> Result<(), Error> {
 }
 
 fn free_all_or_abort() -> Result<(), Error> {
-    if FREES.with_borrow(Vec::is_empty) {
+    if FREES.with_borrow(BTreeSet::is_empty) {
         return Ok(());
     }
     free_all().or_else(|e| finish_abort().and(Err(e)))
