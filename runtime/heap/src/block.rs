@@ -315,6 +315,25 @@ pub fn for_each_object_in<M: PoolMemory + ?Sized>(
     })
 }
 
+/// Like [`for_each_object_in`] with `overlapping`, for memory without type: other blocks are skipped as a whole.
+pub fn for_each_untyped_in<M: PoolMemory + ?Sized>(
+    mem: &M,
+    ext: Extent,
+    chunk: u64,
+    f: &mut dyn FnMut(Object) -> bool,
+) -> Result<(), HeapError> {
+    let first = chunk.saturating_mul(CHUNK_PAGES);
+    let pages = first..first.saturating_add(CHUNK_PAGES);
+    walk_blocks(mem, ext, pages, true, &mut |block| match block.kind {
+        Kind::Object { type_index, .. } | Kind::Slab { type_index, .. }
+            if type_index == crate::TYPE_RAW =>
+        {
+            objects_of(mem, ext, block, f)
+        }
+        _ => Ok(true),
+    })
+}
+
 /// The object that `addr` points to or into; `None`: there is none.
 pub fn find_object<M: PoolMemory + ?Sized>(
     mem: &M,

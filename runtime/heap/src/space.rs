@@ -27,6 +27,13 @@ pub trait ObjectSpace {
     fn for_each_object(&self, chunk: usize, f: &mut dyn FnMut(Object) -> bool);
     /// Like [`for_each_object`](Self::for_each_object), and first with the object that reaches into the chunk from before.
     fn for_each_overlapping(&self, chunk: usize, f: &mut dyn FnMut(Object) -> bool);
+    /// Like [`for_each_overlapping`](Self::for_each_overlapping), with the memory that has no type. A heap knows without
+    /// visiting an object which of its pages have such memory.
+    fn for_each_untyped(&self, chunk: usize, f: &mut dyn FnMut(Object) -> bool) {
+        self.for_each_overlapping(chunk, &mut |object| {
+            object.type_index != crate::TYPE_RAW || f(object)
+        });
+    }
     /// `count` words from `addr`.
     fn words(&self, addr: u64, count: usize) -> Option<&[AtomicU64]>;
     /// The type with this index.

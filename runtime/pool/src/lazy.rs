@@ -14,9 +14,9 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use vernal_abi::puddle::{CHUNK_HEADER, CHUNK_SIZE};
-use vernal_heap::walk::{Binding, Move, Plans, Rewrite, Translation};
+use vernal_heap::walk::{Binding, Move, Plans, Rewrite, Translate, Translation, scan_untyped};
 use vernal_heap::{Heap, HeapError, Mapped, ObjectSpace, PoolMemory};
 use vernal_snapshot::runtime;
 use vernal_snapshot::thread::mark_range;
@@ -31,6 +31,8 @@ const BATCH: usize = 32;
 const PENDING: u8 = 0;
 const BUSY: u8 = 1;
 const DONE: u8 = 2;
+/// It could not be protected again after an abort: nobody can reach it any more.
+const LOST: u8 = 3;
 
 /// The accessible part of a chunk behind the headers.
 struct Region {
@@ -84,7 +86,8 @@ pub(crate) struct Lazy {
     /// By address.
     regions: Vec<Region>,
     left: AtomicUsize,
-    image: Heap<Arc<Image>>,
+    /// Null when the pool has been closed. Who has made a region `BUSY` and finds an image may use it until the region is not.
+    image: AtomicPtr<Heap<Arc<Image>>>,
     plans: Plans,
     /// From the current addresses of the directory, and from the previous ones.
     current: Translation,
@@ -196,6 +199,13 @@ pub(crate) fn prepare(pool: &Arc<Inner>, eager: bool) -> Result<(), Error> {
     let mut previous = translation(pool, &mapped, |e| e.previous, &directory)?;
     let mut epochs = (address, bound);
     drop(puddles);
+    if moved {
+        let of = |older: bool| if older { &previous } else { &current };
+        refuse_untyped(
+            pool,
+            pending.iter().map(|(chunk, older)| (*chunk, of(*older))),
+        )?;
+    }
     if !pool.info.read_only {
         if moved {
             finish_older(pool, &pending, &plans, &directory)?;
@@ -252,7 +262,7 @@ pub(crate) fn prepare(pool: &Arc<Inner>, eager: bool) -> Result<(), Error> {
     let lazy = Lazy {
         left: AtomicUsize::new(regions.len()),
         regions,
-        image,
+        image: AtomicPtr::new(Box::into_raw(Box::new(image))),
         plans,
         current,
         previous,
@@ -272,6 +282,48 @@ pub(crate) fn prepare(pool: &Arc<Inner>, eager: bool) -> Result<(), Error> {
         finish(pool)?;
     }
     Ok(())
+}
+
+static ALLOW_UNTYPED: AtomicBool = AtomicBool::new(false);
+
+/// Lets this process open pools at other addresses although memory without type in them holds what looks like pointers.
+/// They stay as they are, and a program that follows one crashes, or does worse.
+pub fn allow_untyped() {
+    ALLOW_UNTYPED.store(true, Ordering::Relaxed);
+}
+
+/// A pool with pointers in memory without type must stay where it is. Chunks, and from where their pointers move; nothing has
+/// been changed yet.
+fn refuse_untyped<'a>(
+    pool: &Inner,
+    chunks: impl Iterator<Item = (usize, &'a Translation)>,
+) -> Result<(), Error> {
+    if ALLOW_UNTYPED.load(Ordering::Relaxed) || std::env::var_os("VERNAL_ALLOW_UNTYPED").is_some() {
+        return Ok(());
+    }
+    let mut first = None;
+    for (chunk, moves) in chunks {
+        let here = |value: u64| {
+            let inside = moves.moves().any(|m| value.wrapping_sub(m.old) < m.len);
+            inside.then(|| moves.translate(value))
+        };
+        scan_untyped(&pool.heap, chunk, &here, &mut |found| {
+            first = Some(found);
+            false
+        });
+        if first.is_some() {
+            break;
+        }
+    }
+    let Some(found) = first else { return Ok(()) };
+    Err(Error::Type {
+        what: format!(
+            "pool {} cannot be opened at another address: the memory at {:#x} has no type, and its word {:#x} is the address of an object, which would \
+             have to be rewritten; give it a type (`vn::allocator` instead of `vn::memory_resource`), open the pool in a process in which its own \
+             addresses are free, or set VERNAL_ALLOW_UNTYPED=1 if such words are never followed",
+            pool.info.name, found.object.addr, found.value
+        ),
+    })
 }
 
 /// Brings chunks that an earlier relocation has left behind to the current epoch, in place, before a new one begins.
@@ -386,11 +438,30 @@ impl Lazy {
         self.left.load(Ordering::Acquire) > 0
     }
 
-    /// The pool is being unmapped: there is nothing left to do.
+    /// The pool is being unmapped: there is nothing left to do. The image maps the puddles' files and holds their descriptors
+    /// open, and the pool's source must find both gone: threads keep a closed pool in memory for longer.
     pub fn forget(&self) {
+        // In one order with a claim and the look at the image that follows it: one of the two sees the other.
+        let image = self.image.swap(std::ptr::null_mut(), Ordering::SeqCst);
         for r in &self.regions {
-            r.state.store(DONE, Ordering::Release);
+            // Whoever is rewriting, or restoring after an abort, still reads the image.
+            while r.state.load(Ordering::SeqCst) == BUSY {
+                std::thread::yield_now();
+            }
+            r.state.store(DONE, Ordering::SeqCst);
         }
+        if !image.is_null() {
+            // SAFETY: the box of `prepare`, taken out once by the swap; whoever had claimed a region before has left it, and
+            // whoever claims one from now on finds null.
+            drop(unsafe { Box::from_raw(image) });
+        }
+    }
+
+    /// The image, for whoever has made a region `BUSY`.
+    fn image(&self) -> Option<&Heap<Arc<Image>>> {
+        // SAFETY: `forget` takes the pointer away first, then waits for every region that is `BUSY`, and frees it after that;
+        // the caller's claim came before the wait, or it reads null here.
+        unsafe { self.image.load(Ordering::SeqCst).as_ref() }
     }
 
     /// Rewrites a region if nobody has; waits for whoever does. Allocates nothing and takes no lock but the gate's, because
@@ -399,17 +470,20 @@ impl Lazy {
         let r = &self.regions[index];
         // First the bracket, which may have to wait for a commit, and then the region: whoever has claimed it never waits.
         vernal_snapshot::op_begin();
+        let mut done = true;
         let claimed = loop {
             match r
                 .state
-                .compare_exchange(PENDING, BUSY, Ordering::AcqRel, Ordering::Acquire)
+                .compare_exchange(PENDING, BUSY, Ordering::SeqCst, Ordering::Acquire)
             {
                 Ok(_) => break true,
-                Err(DONE) => break false,
+                Err(state @ (DONE | LOST)) => {
+                    done = state == DONE;
+                    break false;
+                }
                 Err(_) => std::thread::yield_now(),
             }
         };
-        let mut done = true;
         if claimed {
             done = self.build(pool, r).is_some();
             let state = if done { DONE } else { PENDING };
@@ -452,8 +526,8 @@ impl Lazy {
 
     fn fill(&self, r: &Region, target: &[AtomicU64], aside: u64) -> Option<()> {
         let front = ((r.start - r.chunk_start) / 8) as usize;
-        let source = self
-            .image
+        let image = self.image()?;
+        let source = image
             .memory()
             .words(r.start, ((r.end - r.start) / 8) as usize)?;
         for (from, to) in source.chunks(512).zip(target.get(front..)?.chunks(512)) {
@@ -479,9 +553,7 @@ impl Lazy {
                 mark_range(line, vernal_abi::LINE_SIZE);
             }
         };
-        let report = rewrite
-            .chunk(&self.image, r.chunk, target, &mut mark)
-            .ok()?;
+        let report = rewrite.chunk(image, r.chunk, target, &mut mark).ok()?;
         if report.unknown > 0 {
             return None;
         }
@@ -508,18 +580,23 @@ impl Lazy {
                     .heap
                     .chunk_epochs(r.chunk)
                     .is_ok_and(|e| e == self.epochs)
+                || r.state
+                    .compare_exchange(DONE, BUSY, Ordering::SeqCst, Ordering::Acquire)
+                    .is_err()
             {
                 continue;
             }
-            let areas = &self.image.memory().areas;
-            let area = areas
-                .iter()
-                .find(|a| r.start >= a.base && r.start - a.base < a.map.len());
-            let Some(area) = area else { continue };
+            let area = self.image().and_then(|image| {
+                let mut areas = image.memory().areas.iter();
+                areas.find(|a| r.start >= a.base && r.start - a.base < a.map.len())
+            });
+            let Some(area) = area else {
+                r.state.store(DONE, Ordering::SeqCst);
+                continue;
+            };
             let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE | libc::MAP_FIXED;
             let offset = (r.start - area.base) as i64;
             let fd = area.file.as_raw_fd();
-            r.state.store(BUSY, Ordering::Release);
             // SAFETY: the region lies in a mapped puddle of this pool; its content has been rolled back to the file's, and a
             // thread that touches it now waits in the handler.
             let remapped =
@@ -529,11 +606,18 @@ impl Lazy {
                 r.state.store(PENDING, Ordering::Release);
             } else {
                 // Better no access at all than pointers to nowhere.
+                r.state.store(LOST, Ordering::SeqCst);
                 vernal_snapshot::config::say(format_args!(
                     "pool {}: a chunk could not be protected again after an abort; close the pool",
                     pool.info.name
                 ));
             }
         }
+    }
+}
+
+impl Drop for Lazy {
+    fn drop(&mut self) {
+        self.forget();
     }
 }

@@ -26,5 +26,6 @@ pub mod tx;
 
 pub use embedded::DirSource;
 pub use error::Error;
+pub use lazy::allow_untyped;
 pub use pool::{OpenOptions, Pool};
 pub use served::ClientSource;

@@ -38,7 +38,7 @@ fn a_pool_from_create_to_rm() {
     assert_eq!(json(dir, &["pool", "create", "./a"]).0, 0);
     let (code, again) = json(dir, &["pool", "create", "./a"]);
     assert!(
-        code == 2 && again["error"].as_str().unwrap().contains("exists"),
+        code == 2 && again["error"].as_str().unwrap().contains("already"),
         "{again}"
     );
     let (code, list) = json(dir, &["pool", "ls", "."]);
@@ -126,6 +126,56 @@ fn what_leads_out_of_a_pool_is_refused_unless_allowed() {
     assert_eq!(json(dir, &allowed).0, 0);
     assert_eq!(json(dir, &["pool", "export", "./a", "d/"]).0, 1);
     assert!(!dir.join("d").exists());
+}
+
+#[test]
+fn pointers_in_memory_without_type_keep_a_pool_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    made::pool(&dir.join("a"), 100, 64, 0, 0);
+    let (memory, node) = made::untyped(&dir.join("a"), 1);
+    assert_eq!(json(dir, &["pool", "check", "./a"]).0, 1);
+    for words in [
+        &["pool", "export", "./a", "a.archive"][..],
+        &["pool", "export", "./a", "a.dir/"],
+        &["pool", "clone", "./a", "./b"],
+        &["pool", "relocate", "./a"],
+    ] {
+        let (code, said) = json(dir, words);
+        assert_eq!(code, 1, "{words:?}: {said}");
+        assert_eq!(said["untyped_count"], 1, "{said}");
+        assert_eq!(said["untyped"][0]["object"], format!("{memory:#x}"));
+        assert_eq!(said["untyped"][0]["target"], format!("{node:#x}"));
+        assert!(
+            said["error"].as_str().unwrap().contains("--allow-untyped"),
+            "{said}"
+        );
+        assert_eq!(std::fs::read_dir(dir).unwrap().count(), 1);
+        let mut allowed = words.to_vec();
+        allowed.push("--allow-untyped");
+        let (code, said) = json(dir, &allowed);
+        assert_eq!(code, 0, "{allowed:?}: {said}");
+        for copy in ["a.archive", "a.dir", "b"] {
+            let _ = std::fs::remove_file(dir.join(copy));
+            let _ = std::fs::remove_dir_all(dir.join(copy));
+        }
+    }
+    // Who opens a copy that was allowed is told, too: the copy has addresses of its own.
+    let allowed = ["pool", "clone", "./a", "./b", "--allow-untyped"];
+    assert_eq!(json(dir, &allowed).0, 0);
+    let opened = || vernal_pool::Pool::open(&dir.join("b"), Default::default());
+    let error = opened().unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("{node:#x}")) && error.contains("VERNAL_ALLOW_UNTYPED"),
+        "{error}"
+    );
+    // The pool itself stays usable, and one whose untyped memory holds only numbers travels.
+    let original = vernal_pool::Pool::open(&dir.join("a"), Default::default()).unwrap();
+    original.close().unwrap();
+    made::pool(&dir.join("c"), 100, 64, 0, 0);
+    made::untyped(&dir.join("c"), 0);
+    assert_eq!(json(dir, &["pool", "clone", "./c", "./d"]).0, 0);
+    assert_eq!(json(dir, &["pool", "relocate", "./d"]).0, 0);
 }
 
 #[test]

@@ -29,6 +29,6 @@ pub use path::Trail;
 pub use plan::{Plan, Plans, Run, Window};
 pub use reach::reach;
 pub use rewrite::{Binding, Refused, Rewrite, RewriteError, RewriteReport};
-pub use scan::{Finding, PoolRanges, scan_external};
+pub use scan::{Finding, PoolRanges, Untyped, scan_external, scan_untyped};
 pub use translate::{MAX_RANGES, Move, Redirects, Translate, Translation, TranslationError};
 pub use verify::{Fault, Problem, VerifyOptions, VerifyReport, verify};

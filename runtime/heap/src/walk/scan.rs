@@ -110,3 +110,53 @@ pub fn scan_external<S: ObjectSpace + ?Sized>(
         more
     });
 }
+
+/// A word of memory without type that is the address of an object, or of something inside one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Untyped {
+    /// The memory that holds it.
+    pub object: Object,
+    /// Where it lies.
+    pub addr: u64,
+    /// Its value.
+    pub value: u64,
+}
+
+/// Whether a word of memory without type is taken for a pointer: nothing else can tell.
+pub(super) fn looks_like_pointer<S: ObjectSpace + ?Sized>(space: &S, value: u64) -> bool {
+    value != 0 && space.object_at(value).is_some()
+}
+
+/// Calls `f` with each word of `chunk` that would have to be rewritten if the pool moved and cannot be, because nobody knows
+/// whether it is a pointer: memory that has no type. Until `f` returns `false`. `here` gives the address at which `space`
+/// has what a value may point to; `None`: the value is no address of the pool.
+pub fn scan_untyped<S: ObjectSpace + ?Sized>(
+    space: &S,
+    chunk: usize,
+    here: &dyn Fn(u64) -> Option<u64>,
+    f: &mut dyn FnMut(Untyped) -> bool,
+) {
+    let Some((start, end)) = space.chunk_range(chunk) else {
+        return;
+    };
+    space.for_each_untyped(chunk, &mut |object| {
+        let from = object.addr.max(start);
+        let to = object.addr.saturating_add(object.size).min(end);
+        let count = usize::try_from(to.saturating_sub(from) / 8).unwrap_or(0);
+        let words = space.words(from, count).unwrap_or_default();
+        for (word, addr) in words.iter().zip((from..).step_by(8)) {
+            let value = word.load(Ordering::Relaxed);
+            let hit = here(value).is_some_and(|place| looks_like_pointer(space, place));
+            if hit
+                && !f(Untyped {
+                    object,
+                    addr,
+                    value,
+                })
+            {
+                return false;
+            }
+        }
+        true
+    });
+}

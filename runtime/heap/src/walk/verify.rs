@@ -287,10 +287,8 @@ impl<'a, S: ObjectSpace + ?Sized> Checker<'a, S> {
     }
 
     fn check_raw(&mut self, view: &View<'_>, path: &dyn Fn() -> String) {
-        let hits = (0..view.words.len()).filter(|word| {
-            let value = view.word(*word);
-            value != 0 && self.space.object_at(value).is_some()
-        });
+        let hits = (0..view.words.len())
+            .filter(|word| super::scan::looks_like_pointer(self.space, view.word(*word)));
         let count = hits.count() as u64;
         if count > 0 {
             self.fault(path, view.object.addr, Fault::UntypedPointers { count });

@@ -6,6 +6,7 @@ use thiserror::Error;
 use vernal_format::Uuid;
 use vernal_format::archive::ArchiveError;
 use vernal_heap::HeapError;
+use vernal_heap::walk::Untyped;
 
 /// Why a pool could not be exported or imported.
 #[derive(Debug, Error)]
@@ -87,6 +88,21 @@ pub enum ArchiveFailure {
         /// The first of them.
         list: Vec<Dangling>,
     },
+    /// Memory without type holds what looks like pointers into the pool.
+    #[error(
+        "{name}: {count} words of memory without type are addresses of objects of the pool{first}; nobody can rewrite them, and a program would crash \
+         that follows them at other addresses: give that memory a type (`vn::allocator` instead of `vn::memory_resource`), or use --allow-untyped if they \
+         are never followed",
+        first = first_untyped(list)
+    )]
+    Untyped {
+        /// The pool.
+        name: String,
+        /// How many.
+        count: u64,
+        /// The first of them.
+        list: Vec<Untyped>,
+    },
     /// The new pool's name is taken.
     #[error("{name} exists already: choose another name, or remove it with `vernal pool rm`")]
     Exists {
@@ -116,6 +132,15 @@ fn first(list: &[Dangling]) -> String {
         format!(
             ", the first is {} of the object at {:#x}, to {:#x}",
             d.field, d.object, d.target
+        )
+    })
+}
+
+fn first_untyped(list: &[Untyped]) -> String {
+    list.first().map_or(String::new(), |u| {
+        format!(
+            ", the first is {:#x} in the memory at {:#x}",
+            u.value, u.object.addr
         )
     })
 }

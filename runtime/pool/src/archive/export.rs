@@ -20,6 +20,8 @@ pub enum Destination<'a> {
 pub struct ExportOptions {
     /// Pointers that lead out of the pool are no error.
     pub allow_dangling: bool,
+    /// Memory without type that holds what looks like pointers into the pool is no error.
+    pub allow_untyped: bool,
     /// How many of them are named.
     pub list: usize,
     /// Threads that look for them.
@@ -46,13 +48,19 @@ pub fn export(
     progress: Progress<'_>,
 ) -> Result<Exported, ArchiveFailure> {
     std::thread::scope(|scope| {
-        let search = scope.spawn(|| image.dangling(options.list, options.jobs));
+        let search = scope.spawn(|| {
+            let refused = match options.allow_untyped {
+                true => Ok(()),
+                false => image.refuse_untyped(options.list, options.jobs),
+            };
+            refused.map(|()| image.dangling(options.list, options.jobs))
+        });
         let mut found = (0, Vec::new());
         let finish = || {
             found = search.join().map_err(|_| ArchiveFailure::Damaged {
                 name: image.name().to_owned(),
                 why: "the search for pointers out of it has panicked".to_owned(),
-            })?;
+            })??;
             match found.0 {
                 0 => Ok(()),
                 _ if options.allow_dangling => Ok(()),

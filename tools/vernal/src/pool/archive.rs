@@ -30,6 +30,9 @@ pub struct Export {
     /// Export although pointers lead out of the pool
     #[arg(long)]
     allow_dangling: bool,
+    /// Export although memory without type holds what looks like pointers. Dangerous: nobody rewrites them, and a program that follows one crashes, or worse
+    #[arg(long)]
+    allow_untyped: bool,
     /// Return when the archive is on the disk
     #[arg(long)]
     sync: bool,
@@ -60,11 +63,29 @@ pub struct Clone {
     from: String,
     /// The copy
     to: String,
+    /// Clone although memory without type holds what looks like pointers. Dangerous: nobody rewrites them, and a program that follows one crashes, or worse
+    #[arg(long)]
+    allow_untyped: bool,
     /// Who may read and write it, in octal (only for pools of puddled)
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
     #[command(flatten)]
     pub common: Common,
+}
+
+/// Threads that search beside the one that copies.
+fn jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2))
+}
+
+/// Refuses to make a copy that would crash, unless the user wants it.
+pub fn refuse_untyped(image: &PoolImage, allowed: bool) -> Result<(), Trouble> {
+    if allowed {
+        return Ok(());
+    }
+    image
+        .refuse_untyped(LISTED, jobs())
+        .map_err(Trouble::of_archive)
 }
 
 /// A bar on a terminal, nothing elsewhere.
@@ -110,8 +131,9 @@ fn export(options: &Export) -> Outcome {
     let told = bar.told();
     let how = ExportOptions {
         allow_dangling: options.allow_dangling,
+        allow_untyped: options.allow_untyped,
         list: LISTED,
-        jobs: std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2)),
+        jobs: jobs(),
     };
     let path = Path::new(&options.archive);
     let exported = if options.archive == "-" {
@@ -381,6 +403,8 @@ pub fn clone(options: &Clone) -> Outcome {
             let copies = files.iter().map(|(_, file)| file.try_clone());
             let copies = copies.collect::<Result<Vec<File>, _>>()?;
             let image = PoolImage::of_files(&from, copies).map_err(Trouble::of_archive)?;
+            // What is staged goes away with the connection if this refuses it.
+            refuse_untyped(&image, options.allow_untyped)?;
             let manifest = image.manifest();
             drop(image);
             let arrived = Arrived {
@@ -392,10 +416,12 @@ pub fn clone(options: &Clone) -> Outcome {
         }
         (_, Place::Embedded(to)) => {
             let (image, _client) = image(&options.from)?;
+            refuse_untyped(&image, options.allow_untyped)?;
             archive::clone(&image, &to, &told).map_err(Trouble::of_archive)?
         }
         (Place::Embedded(_), Place::Served(to)) => {
             let (image, _) = image(&options.from)?;
+            refuse_untyped(&image, options.allow_untyped)?;
             let mut client = connect()?;
             let mut target = Served {
                 client: &mut client,

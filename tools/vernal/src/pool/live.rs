@@ -1,7 +1,8 @@
 //! What needs the pool open as a program has it: changes that commit as a whole or not at all.
 
 use super::Common;
-use super::name::Place;
+use super::archive::refuse_untyped;
+use super::name::{Place, image};
 use super::outcome::{Outcome, Report, Trouble};
 use serde_json::json;
 use vernal_heap::walk::{Budget, Plans, reach};
@@ -12,6 +13,9 @@ use vernal_pool::{OpenOptions, Pool, tx};
 pub struct Relocate {
     /// The pool
     pool: String,
+    /// Relocate although memory without type holds what looks like pointers. Dangerous: nobody rewrites them, and a program that follows one crashes, or worse
+    #[arg(long)]
+    allow_untyped: bool,
     #[command(flatten)]
     pub common: Common,
 }
@@ -60,6 +64,12 @@ pub fn reclaim(name: &str) -> Result<(u64, u64), Trouble> {
 }
 
 pub fn relocate(options: &Relocate) -> Outcome {
+    if options.allow_untyped {
+        vernal_pool::allow_untyped();
+    } else {
+        let (image, _client) = image(&options.pool)?;
+        refuse_untyped(&image, false)?;
+    }
     let pool = open(&options.pool)?;
     pool.relocate_all()?;
     pool.close()?;

@@ -2,6 +2,7 @@
 
 use super::Common;
 use serde_json::{Value, json};
+use vernal_heap::walk::Untyped;
 use vernal_pool::archive::{ArchiveFailure, Dangling};
 
 /// Done, nothing wrong.
@@ -70,6 +71,11 @@ impl Trouble {
                 text: format!("{error}\n{}", dangling_text(list)),
                 detail: json!({"dangling": dangling_json(list), "dangling_count": count}),
             },
+            ArchiveFailure::Untyped { count, list, .. } => Trouble {
+                code: PROBLEM,
+                text: format!("{error}\n{}", untyped_text(list)),
+                detail: json!({"untyped": untyped_json(list), "untyped_count": count}),
+            },
             _ => error.into(),
         }
     }
@@ -90,6 +96,25 @@ pub fn dangling_text(list: &[Dangling]) -> String {
 pub fn dangling_json(list: &[Dangling]) -> Value {
     let rows = list.iter().map(|d| {
         json!({"field": d.field, "object": format!("{:#x}", d.object), "target": format!("{:#x}", d.target)})
+    });
+    rows.collect()
+}
+
+/// Words of memory without type that look like pointers, one a line.
+fn untyped_text(list: &[Untyped]) -> String {
+    let lines = list.iter().map(|u| {
+        format!(
+            "  the word at {:#x} of the memory at {:#x} -> {:#x}",
+            u.addr, u.object.addr, u.value
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The same for programs.
+fn untyped_json(list: &[Untyped]) -> Value {
+    let rows = list.iter().map(|u| {
+        json!({"object": format!("{:#x}", u.object.addr), "address": format!("{:#x}", u.addr), "target": format!("{:#x}", u.value)})
     });
     rows.collect()
 }

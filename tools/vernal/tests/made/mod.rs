@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use vernal_format::types::{Shape, TypeBuilder};
 use vernal_format::{Meta, MetaState, Uuid};
-use vernal_heap::{Heap, HeapError, Mapped, ObjectSpace, PoolIdentity, PoolMemory};
+use vernal_heap::{Heap, HeapError, Mapped, ObjectSpace, PoolIdentity, PoolMemory, TYPE_RAW};
 use vernal_pool::dir::{PoolDir, puddle_path};
 use vernal_sys::{WordMap, WordMode};
 
@@ -115,4 +115,20 @@ pub fn pool(dir: &Path, nodes: u64, size: u64, last: u64, lost: u64) {
         .0
         .iter()
         .for_each(|(_, map)| map.sync().unwrap());
+}
+
+/// Adds to the pool `dir`, made by [`pool`], memory without type whose second word is the address of the root, `times` times: a
+/// number that is none. The addresses of the memory and of the root.
+pub fn untyped(dir: &Path, times: u64) -> (u64, u64) {
+    let image = vernal_pool::archive::PoolImage::repair(dir).unwrap();
+    let heap = image.heap();
+    let mut cache = heap.thread_cache();
+    let memory = heap.alloc(&mut cache, 64, 16, TYPE_RAW).unwrap();
+    let root = heap.root().unwrap();
+    let words = ObjectSpace::words(heap, memory, 8).unwrap();
+    words[0].store(12_345, Ordering::Relaxed);
+    words[1].store(root * times, Ordering::Relaxed);
+    drop(cache);
+    image.sync().unwrap();
+    (memory, root)
 }
