@@ -4,6 +4,7 @@
  *
  *   queue POOL add TEXT     take     list     check
  *   queue POOL stress MOVES        random moves, one transaction each; prints the number of each
+ *   queue POOL same OTHER          opens both, side by side, and compares them job by job
  *
  * POOL is a directory ("./jobs.pool"), or the name of a pool of puddled. Exit status: 0 fine, 1 nothing to take, 2 wrong
  * use or an error, 3 the pool is inconsistent.
@@ -58,6 +59,20 @@ static int consistent(const struct queue *q) {
   return number == q->added && last == q->last;
 }
 
+/* Two copies of one pool in one process: each has its own addresses, and its pointers lead into itself. */
+static int same(const struct queue *a, const char *name) {
+  vn_pool *other = vn_pool_open(name, 0);
+  if (!other) fail(name);
+  const struct queue *b = vn_root(other, struct queue);
+  if (!b) fail("the other root");
+  int equal = consistent(a) && consistent(b) && a->added == b->added && a->taken == b->taken;
+  const struct job *x = a->first, *y = b->first;
+  for (; equal && x && y; x = x->next, y = y->next) equal = x != y && x->number == y->number && strcmp(x->text, y->text) == 0;
+  printf("%s: move %lu, %p and %p\n", equal && !x && !y ? "the same" : "different", a->added + a->taken, (void *)a, (void *)b);
+  if (vn_pool_close(other) != 0) fail("close");
+  return equal && !x && !y ? 0 : 3;
+}
+
 int main(int argc, char **argv) {
   const char *command = argc > 2 ? argv[2] : "";
   vn_pool *pool = argc > 1 ? vn_pool_open(argv[1], VN_CREATE) : NULL;
@@ -86,6 +101,8 @@ int main(int argc, char **argv) {
       return 3;
     }
     printf("consistent: %lu taken, move %lu\n", q->taken, q->added + q->taken);
+  } else if (strcmp(command, "same") == 0 && argc == 4) {
+    result = same(q, argv[3]);
   } else if (strcmp(command, "stress") == 0 && argc == 4) {
     for (long n = atol(argv[3]); n > 0; n--) {
       unsigned long move = q->added + q->taken + 1;
@@ -110,7 +127,7 @@ int main(int argc, char **argv) {
       fflush(stdout);
     }
   } else {
-    fputs("use: queue POOL add TEXT, or take|list|check, or stress MOVES\n", stderr);
+    fputs("use: queue POOL add TEXT, or take|list|check, or stress MOVES, or same OTHER\n", stderr);
     return 2;
   }
   if (vn_pool_close(pool) != 0) fail("close");

@@ -1,5 +1,5 @@
 //! Puts beside `vernal-cc` what belongs to it: `vernal-c++` (cargo cannot name a binary with `+`, so it is a link to the same
-//! program, which looks at the name it was called by) and the folder `include-cxx`.
+//! program, which looks at the name it was called by) and the folders `include-cxx` and `include`.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -15,7 +15,28 @@ fn main() {
         return;
     };
     put_header(profile);
+    put_interface(profile);
     put_link(profile);
+}
+
+/// vernal.h and its kin, so that a program compiles against this build before anything is installed.
+fn put_interface(profile: &Path) {
+    const HEADERS: &str = "../../runtime/capi/include";
+    println!("cargo::rerun-if-changed={HEADERS}");
+    let to = profile.join("include");
+    let copied = fs::create_dir_all(&to).and_then(|()| {
+        for entry in fs::read_dir(HEADERS)? {
+            let entry = entry?;
+            fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+        Ok(())
+    });
+    if let Err(e) = copied {
+        println!(
+            "cargo::warning={}: {e}; vernal-cc will not find vernal.h",
+            to.display()
+        );
+    }
 }
 
 fn put_header(profile: &Path) {

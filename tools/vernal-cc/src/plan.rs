@@ -92,6 +92,13 @@ pub fn plan(
         plan.prepend
             .extend(["-cxx-isystem".into(), headers.into_os_string()]);
     }
+    if invocation.compiles
+        && let Some(headers) = interface(&libraries.dir)
+    {
+        // Behind every other folder: headers that are installed, or named with -I, count first.
+        plan.prepend
+            .extend(["-idirafter".into(), headers.into_os_string()]);
+    }
     let types = invocation.compiles && !options.no_pass && !options.no_types;
     if types {
         // For preprocessing, too: headers ask whether there is `__declspec(allocator)`.
@@ -108,6 +115,15 @@ pub fn plan(
         link(invocation, options, libraries, &mut plan)?;
     }
     Ok(plan)
+}
+
+/// The folder of vernal.h: beside the libraries of a build, or two levels up (PREFIX/lib/vernal, PREFIX/include).
+fn interface(libraries: &Path) -> Option<PathBuf> {
+    let installed = libraries.ancestors().nth(2).unwrap_or(libraries);
+    [libraries, installed]
+        .map(|dir| dir.join("include"))
+        .into_iter()
+        .find(|dir| dir.join("vernal.h").is_file())
 }
 
 /// Asks clang for the types that allocations have, and tells the pass what of this debug information the user did not ask

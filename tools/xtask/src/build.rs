@@ -56,6 +56,7 @@ const TOOLS: &[&str] = &[
     "vernal-pass-22",
     "vernal-capi",
     "vernal-cli",
+    "puddled",
     "cargo-vernal",
 ];
 

@@ -2,12 +2,12 @@
 //!
 //! The program keeps a tree and lists with native pointers in a mapped file and calls `msync` after each batch of changes. It
 //! says which batch is durable; after each kill its own `check` follows every link, counts, and compares the contents with the
-//! batches replayed in fresh memory.
+//! batches replayed in fresh memory. What follows, with pools, is [`demo_pools`].
 
 use crate::packages::{self, Group};
 use crate::rng::{self, Rng};
 use crate::ui::{Ui, seconds};
-use crate::{Result, build, workspace::Workspace};
+use crate::{Result, build, demo_pools, workspace::Workspace};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -110,14 +110,22 @@ pub fn run(options: &Options) -> Result<bool> {
         subject.tally.nanos_per_commit = measure(subject, seed)?;
     }
 
+    let pools = demo_pools::run(&ui, &workspace, &folder, seed)?;
+
     let [vernal, plain] = &subjects;
-    summary(&ui, &[vernal, plain], seed, start.elapsed());
+    summary(&ui, &[vernal, plain]);
+    pools.summary(&ui);
+    ui.line("");
+    ui.line(&format!(
+        "  {}; the same moments again: cargo xtask demo --seed {seed}",
+        seconds(start.elapsed())
+    ));
     let wall = start.elapsed().as_secs_f64();
-    ui.report(
-        &json!({"seed": seed, "vernal": vernal.json(), "plain": plain.json(), "seconds": wall}),
-    );
+    ui.report(&json!({
+        "seed": seed, "vernal": vernal.json(), "plain": plain.json(), "pools": pools.json(), "seconds": wall,
+    }));
     let _ = fs::remove_dir_all(&folder);
-    Ok(vernal.tally.torn == 0 && vernal.tally.lost == 0)
+    Ok(vernal.tally.torn == 0 && vernal.tally.lost == 0 && pools.holds())
 }
 
 fn subject(
@@ -365,7 +373,7 @@ fn measure(subject: &Subject, seed: u64) -> Result<u64> {
     Ok((many.saturating_sub(one).as_nanos() / u128::from(MEASURED)) as u64)
 }
 
-fn summary(ui: &Ui, subjects: &[&Subject; 2], seed: u64, wall: Duration) {
+fn summary(ui: &Ui, subjects: &[&Subject; 2]) {
     let [vernal, plain] = subjects.map(|subject| &subject.tally);
     let row = |what: &str, a: String, b: String| ui.line(&format!("  {what:<38} {a:>14} {b:>14}"));
     let number = |what: &str, get: fn(&Tally) -> u64| {
@@ -399,8 +407,4 @@ fn summary(ui: &Ui, subjects: &[&Subject; 2], seed: u64, wall: Duration) {
     if !vernal.first_finding.is_empty() {
         ui.line(&format!("  VERNAL FAILED: {}", vernal.first_finding));
     }
-    ui.line(&format!(
-        "  {}; the same moments again: cargo xtask demo --seed {seed}",
-        seconds(wall)
-    ));
 }

@@ -30,7 +30,7 @@ pub struct Options {
 }
 
 /// Programs, and whether an installation without them is still one.
-const PROGRAMS: &[&str] = &["vernal", "vernal-cc", "cargo-vernal"];
+const PROGRAMS: &[&str] = &["vernal", "vernal-cc", "cargo-vernal", "puddled"];
 const LIBRARIES: &[&str] = &["libvernal.so", "libvernal.a", "libvernal_pass_22.so"];
 /// Installed when it has been built: the pass for the other LLVM.
 const OPTIONAL: &str = "libvernal_pass_19.so";

@@ -6,6 +6,7 @@
 
 mod build;
 mod demo;
+mod demo_pools;
 mod install;
 mod job;
 mod packages;

@@ -60,6 +60,14 @@ pub const SUITES: &[Suite] = &[
         groups: &[Group::Programs],
     },
     Suite {
+        name: "pools",
+        package: "vernal-pool-programs",
+        once: &["run", "--kills", "6", "--steps", "150"],
+        soak: &["run", "--seconds", "120", "--seed", "{seed}"],
+        limit: minutes(10),
+        groups: &[],
+    },
+    Suite {
         name: "inspect-page",
         package: "vernal-inspect-page",
         once: &[],
