@@ -1,12 +1,12 @@
 //! `cargo xtask install --prefix DIR`: tools, libraries, headers, pkg-config and CMake files.
 //!
 //! ```text
-//! PREFIX/bin                      vernal, vernal-cc, vernal-c++, cargo-vernal
+//! PREFIX/bin                      vernal, vernal-cc, vernal-c++, cargo-vernal, puddled
 //! PREFIX/lib/vernal               libvernal.so, libvernal.a, the passes, headers in front of libstdc++'s
 //! PREFIX/lib/libvernal.{so,a}     links to them, for -lvernal
 //! PREFIX/lib/pkgconfig            vernal.pc
 //! PREFIX/lib/cmake/Vernal         VernalConfig.cmake, VernalConfigVersion.cmake
-//! PREFIX/include                  vernal.h, vernal.hpp
+//! PREFIX/include                  vernal.h, vernal_pool.h, vernal.hpp
 //! ```
 
 use crate::packages::{self, Group};
