@@ -1,5 +1,7 @@
 //! What a journal holds: superblock, members, and the records that are alive. Reads only.
 
+use std::sync::OnceLock;
+
 use vernal_format::{
     Entries, HEADER_WORDS, MAX_MEMBERS, MEMBER_PATH_LEN, Member, MemberPath, RECORD_ALIGN,
     RecordHeader, SLOT_COUNT, SLOT_LEN, Superblock, Uuid, newest_slot, record_seed, verify_record,
@@ -11,9 +13,11 @@ use crate::error::RecoveryError;
 use crate::meta_file::read_slots;
 
 /// How many times its length a log may claim in lookalikes of records behind its end.
-const PROOF_BUDGET: u64 = 4;
-/// Words of log that are read at a time.
+const PROOF_BUDGET: u64 = 16;
+/// Words of log that are read at a time, at most.
 const WINDOW_WORDS: usize = 1 << 15;
+/// Words that are read first: the log of a program that had just begun is short.
+const FIRST_WINDOW_WORDS: usize = 1 << 11;
 
 /// A journal, opened for reading.
 #[derive(Debug)]
@@ -22,6 +26,16 @@ pub struct JournalReader<M> {
     name: String,
     sb: Superblock,
     seed: u64,
+    /// What lies behind the last record, once somebody has looked: the same for every file that the journal serves.
+    tail: OnceLock<Tail>,
+}
+
+/// Why the records end, for a log whose last one ends at `at` and before `sequence`.
+#[derive(Debug, Clone, Copy)]
+struct Tail {
+    at: u64,
+    sequence: u64,
+    end: LogEnd,
 }
 
 /// A file that a journal serves, and where its metadata is.
@@ -94,6 +108,7 @@ impl<M: Media> JournalReader<M> {
             name,
             sb,
             seed,
+            tail: OnceLock::new(),
         })
     }
 
@@ -205,7 +220,7 @@ impl<M: Media> Log<'_, M> {
         let mut summary = self.records(visit)?;
         let at = summary.bytes.next_multiple_of(RECORD_ALIGN as u64);
         if at < self.reader.sb.log_len {
-            summary.end = self.proof_of_damage(at, summary.next_sequence)?;
+            summary.end = self.end_at(at, summary.next_sequence)?;
         }
         Ok(summary)
     }
@@ -261,7 +276,8 @@ impl<M: Media> Log<'_, M> {
             Some(skip) => skip,
             None => {
                 let rest = ((sb.log_len - offset) / 8) as usize;
-                self.window.resize(count.max(WINDOW_WORDS).min(rest), 0);
+                let more = (self.window.len() * 2).clamp(FIRST_WINDOW_WORDS, WINDOW_WORDS);
+                self.window.resize(count.max(more).min(rest), 0);
                 self.start = offset;
                 self.reader
                     .media
@@ -307,6 +323,19 @@ impl<M: Media> Log<'_, M> {
         Ok(None)
     }
 
+    /// Why the records end at `at`, where record `sequence` should be. Searching the rest of the log costs more than the rest of a
+    /// small recovery, so that it is done once for all files.
+    fn end_at(&mut self, at: u64, sequence: u64) -> Result<LogEnd, RecoveryError> {
+        let known = self.reader.tail.get();
+        if let Some(tail) = known.filter(|t| (t.at, t.sequence) == (at, sequence)) {
+            return Ok(tail.end);
+        }
+        let end = self.proof_of_damage(at, sequence)?;
+        // Whoever comes second has found the same, or a journal that changes while it is read: the first word stands.
+        let _ = self.reader.tail.set(Tail { at, sequence, end });
+        Ok(end)
+    }
+
     /// Looks behind the end for a record that was written when record `sequence` was durable already.
     fn proof_of_damage(&mut self, at: u64, sequence: u64) -> Result<LogEnd, RecoveryError> {
         let knows = |h: &RecordHeader| {
@@ -320,6 +349,12 @@ impl<M: Media> Log<'_, M> {
         let mut left = self.reader.sb.log_len.saturating_mul(PROOF_BUDGET);
         let mut at = at;
         while at < self.reader.sb.log_len {
+            if !self.has(at) {
+                at = self.behind_hole(at)?;
+                if at >= self.reader.sb.log_len {
+                    break;
+                }
+            }
             // Most of what lies here is no header: look through the window before asking for a whole record.
             let lines = self.window_at(at)?.chunks_exact(RECORD_ALIGN / 8);
             let count = lines.len();
@@ -332,7 +367,10 @@ impl<M: Media> Log<'_, M> {
             at += (skip * RECORD_ALIGN) as u64;
             if let Some((_, line)) = candidate {
                 let claims = line.first_chunk().and_then(RecordHeader::parse);
+                // One that claims more than the log has left costs no checksum: it is no record.
+                let room = self.reader.sb.log_len - at;
                 let bytes = claims.map_or(0, |h| h.record_bytes());
+                let bytes = if bytes <= room { bytes } else { 0 };
                 let later = claims.map_or(0, |h| h.sequence);
                 match left.checked_sub(bytes) {
                     Some(rest) => left = rest,
@@ -347,6 +385,25 @@ impl<M: Media> Log<'_, M> {
             }
         }
         Ok(LogEnd::NoRecord)
+    }
+
+    /// Whether the window holds the line at `offset`.
+    fn has(&self, offset: u64) -> bool {
+        let skip = offset.checked_sub(self.start).map(|b| (b / 8) as usize);
+        skip.is_some_and(|skip| skip + RECORD_ALIGN / 8 <= self.window.len())
+    }
+
+    /// The first line at or behind `offset` that may hold anything: a log that was never written to its end need not be read to
+    /// its end.
+    fn behind_hole(&self, offset: u64) -> Result<u64, RecoveryError> {
+        let from = self.reader.sb.log_offset;
+        let data = self
+            .reader
+            .media
+            .next_data(from + offset)
+            .map_err(|e| RecoveryError::io(&self.reader.name, "reading", e))?;
+        let line = RECORD_ALIGN as u64;
+        Ok(data.saturating_sub(from).max(offset) / line * line)
     }
 
     /// What the window holds from `offset` (a record's place in the log) on: one line at least.

@@ -150,10 +150,45 @@ impl Media for FileMedia {
         self.file.read_exact_at(buf, off)
     }
 
+    fn next_data(&self, off: u64) -> io::Result<u64> {
+        // SAFETY: lseek takes no pointers. Nobody uses the descriptor's position.
+        let at = unsafe { libc::lseek(self.file.as_raw_fd(), signed(off)?, libc::SEEK_DATA) };
+        if let Ok(at) = u64::try_from(at) {
+            return Ok(at);
+        }
+        let e = io::Error::last_os_error();
+        match e.raw_os_error() {
+            // Nothing but a hole is left.
+            Some(libc::ENXIO) => Ok(self.len.max(off)),
+            Some(libc::EINVAL | libc::EOPNOTSUPP) => Ok(off),
+            _ => Err(e),
+        }
+    }
+
     fn write(&mut self, off: u64, data: &[u8]) -> io::Result<()> {
         // write_all_at resumes after short writes; what remains an error is one.
         self.file.write_all_at(data, off)?;
         self.len = self.len.max(off + data.len() as u64);
+        Ok(())
+    }
+
+    fn write_line(&mut self, off: u64, mask: u8, words: &[u64]) -> io::Result<()> {
+        // One call for each run of neighbours: recovery of many small commits is made of these calls.
+        let (mut rest, mut words) = (mask, words);
+        while rest != 0 {
+            let first = rest.trailing_zeros();
+            let count = (rest >> first).trailing_ones();
+            let Some((run, others)) = words.split_at_checked(count as usize) else {
+                break;
+            };
+            let mut bytes = [0u8; 64];
+            for (to, word) in bytes.chunks_exact_mut(8).zip(run) {
+                to.copy_from_slice(&word.to_ne_bytes());
+            }
+            self.write(off + u64::from(first) * 8, &bytes[..run.len() * 8])?;
+            words = others;
+            rest &= rest.wrapping_add(1 << first);
+        }
         Ok(())
     }
 
@@ -293,6 +328,52 @@ mod tests {
         let mut back = vec![0; 8192];
         m.read(4096, &mut back).unwrap();
         assert_eq!(back, data);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn lines_are_written_by_their_masks() {
+        let path = temp("lines");
+        let _ = std::fs::remove_file(&path);
+        let like = std::fs::metadata("/proc/self/exe").unwrap();
+        let mut m = FileMedia::create_new(&path, &like).unwrap();
+        m.set_len(4096).unwrap();
+        for mask in 0..=255u8 {
+            m.write(64, &[0xee; 64]).unwrap();
+            let words: Vec<u64> = (0..mask.count_ones()).map(u64::from).collect();
+            m.write_line(64, mask, &words).unwrap();
+            let mut back = [0u8; 64];
+            m.read(64, &mut back).unwrap();
+            let mut next = 0u64;
+            for (i, word) in back.as_chunks::<8>().0.iter().enumerate() {
+                let written = mask & 1 << i != 0;
+                let want = if written { next } else { 0xeeee_eeee_eeee_eeee };
+                assert_eq!(u64::from_le_bytes(*word), want, "{mask:#b} word {i}");
+                next += u64::from(written);
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn holes_are_skipped_and_data_is_not() {
+        let path = temp("holes");
+        let file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .unwrap();
+        let mut m = FileMedia::from_file(file).unwrap();
+        m.set_len(8 << 20).unwrap();
+        m.write(5 << 20, &[1]).unwrap();
+        // A file system that knows no holes answers with the place that it was asked for.
+        let at = m.next_data(1 << 20).unwrap();
+        assert!((1 << 20..=5 << 20).contains(&at), "{at}");
+        assert_eq!(m.next_data(5 << 20).unwrap(), 5 << 20);
+        let end = m.next_data(7 << 20).unwrap();
+        assert!((7 << 20..=8 << 20).contains(&end), "{end}");
         std::fs::remove_file(&path).unwrap();
     }
 

@@ -595,6 +595,9 @@ impl Media for JournalMedia {
     fn read(&self, off: u64, buf: &mut [u8]) -> io::Result<()> {
         forward!(self, m => m.read(off, buf))
     }
+    fn next_data(&self, off: u64) -> io::Result<u64> {
+        forward!(self, m => m.next_data(off))
+    }
     #[inline]
     fn write(&mut self, off: u64, data: &[u8]) -> io::Result<()> {
         forward!(self, m => m.write(off, data))

@@ -39,6 +39,11 @@ pub trait Media {
     /// Reads `buf.len()` bytes at `off`.
     fn read(&self, off: u64, buf: &mut [u8]) -> io::Result<()>;
 
+    /// The first place at or behind `off` that may hold anything but zeros, or the length: what lies between need not be read.
+    fn next_data(&self, off: u64) -> io::Result<u64> {
+        Ok(off)
+    }
+
     /// Writes `data` at `off`; readers of this medium see it at once, a crash may lose any part of it until
     /// [`Media::persist`].
     fn write(&mut self, off: u64, data: &[u8]) -> io::Result<()>;

@@ -34,11 +34,11 @@ use vernal_sys::pages::PageTracker;
 use vernal_sys::{create_like, probe_backing, sync_parent_dir};
 
 /// Log bytes of a new journal on byte-addressable media.
-pub(super) const MAPPED_LOG: u64 = 4 << 20;
+const MAPPED_LOG: u64 = 4 << 20;
 /// Log bytes up to which it grows: the longer between checkpoints, the more updates of a line are written back as one.
 const MAPPED_LOG_MAX: u64 = 32 << 20;
 /// Log bytes of a new journal on a block device: small, because its blocks are written once before the first commit.
-pub(super) const FILE_LOG: u64 = 4 << 20;
+const FILE_LOG: u64 = 4 << 20;
 /// Log bytes up to which a journal on a block device grows, so that a checkpoint is paid for by many commits.
 const FILE_LOG_MAX: u64 = 64 << 20;
 

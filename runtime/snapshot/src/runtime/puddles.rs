@@ -5,7 +5,7 @@
 //! whoever next holds the lock takes it from there, a commit once it has closed the gate.
 
 use super::files::{identity, map_home, mixed};
-use super::pipeline::{FILE_LOG, MAPPED_LOG, journal_error};
+use super::pipeline::journal_error;
 use super::{Engine, FORKED, MAPPED, Mapping, Owner, Place, State, invalid, lock};
 use crate::commit::Extent;
 use crate::config;
@@ -266,6 +266,10 @@ impl State {
     }
 }
 
+/// Log bytes of a new journal that puddled gave: puddled reads all of it when the process dies, and others wait for that. It grows
+/// with what is committed.
+const GRANTED_LOG: u64 = 1 << 20;
+
 /// The journal of a process whose puddles another process grants.
 pub(super) fn granted_engine(path: &Path) -> Result<(Engine, PathBuf), Error> {
     let grant = JOURNAL.lock().unwrap_or_else(|e| e.into_inner()).take();
@@ -285,11 +289,11 @@ pub(super) fn granted_engine(path: &Path) -> Result<(Engine, PathBuf), Error> {
         Backing::ByteAddressable => {
             g.file.set_len(mem::PAGE_SIZE).map_err(wrap)?;
             let media = JournalMedia::Mapped(MappedMedia::new(g.file).map_err(wrap)?);
-            (media, MAPPED_LOG)
+            (media, GRANTED_LOG)
         }
         Backing::Blocks => {
             let media = FileMedia::from_file(g.file).map_err(wrap)?;
-            (JournalMedia::File(media), FILE_LOG)
+            (JournalMedia::File(media), GRANTED_LOG)
         }
     };
     let most = g.max_len.saturating_sub(vernal_journal::LOG_OFFSET);
