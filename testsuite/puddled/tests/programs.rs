@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use vernal_format::Uuid;
+use vernal_pool::archive::{Arrived, Identities, PoolImage, set_identities};
 use vernal_puddled_tests::{Actor, Place, USER_A, USER_B, need_root};
 
 fn place() -> Place {
@@ -96,4 +98,66 @@ fn a_program_goes_on_when_puddled_dies() {
     let mut q = program(&place, "q", None);
     q.ok("open pool r");
     assert_eq!(q.ok("list pool"), "3,2,1");
+}
+
+/// As `vernal pool clone` does it.
+fn clone(place: &Place, from: &str, to: &str) {
+    let mut client = place.client();
+    let staged = client.clone_begin(from, to, 0o600).unwrap();
+    let files: Vec<_> = staged
+        .puddles
+        .iter()
+        .map(|p| (to.into(), p.file.try_clone().unwrap()))
+        .collect();
+    let copies = files
+        .iter()
+        .map(|(_, f): &(std::path::PathBuf, std::fs::File)| f.try_clone());
+    let image = PoolImage::of_files(from, copies.map(Result::unwrap).collect()).unwrap();
+    let arrived = Arrived {
+        manifest: image.manifest(),
+        files,
+        taken: None,
+    };
+    drop(image);
+    let identities = Identities {
+        pool: staged.id.into(),
+        label: to.to_owned(),
+        puddles: staged
+            .puddles
+            .iter()
+            .map(|p| Uuid::from(p.info.id))
+            .collect(),
+    };
+    set_identities(&arrived, &identities).unwrap();
+    let id = staged.id;
+    drop((staged, arrived));
+    client.import_finish(id).unwrap();
+}
+
+#[test]
+fn a_pool_that_was_relocated_is_closed_and_opened_again() {
+    let mut place = place();
+    place.start();
+    let mut p = program(&place, "p", None);
+    p.ok("open one c");
+    p.ok("push one 1 3");
+    p.ok("close one");
+    clone(&place, "one", "two");
+    // The image from which chunks are relocated is gone when puddled is told that the pool is closed.
+    for how in ["w", "w", "r"] {
+        p.ok(&format!("open two {how}"));
+        assert_eq!(p.ok("list two"), "3,2,1");
+        p.ok("close two");
+    }
+    clone(&place, "two", "three");
+    // Closed before anything of it was touched.
+    p.ok("open three w");
+    p.ok("close three");
+    p.ok("open three w");
+    assert_eq!(p.ok("list three"), "3,2,1");
+    p.ok("close three");
+    p.end();
+    place.wait_settled();
+    place.stop();
+    place.assert_tidy();
 }
