@@ -6,7 +6,7 @@
  * Thread-safety: every function may be called from any thread. Inside a signal handler only vernal_op_* are allowed;
  * vernal_commit there returns VERNAL_EBUSY when it interrupted a commit.
  * Errors: functions return 0 (or a pointer / ticket) on success and a negative vernal_error on failure, or NULL; the
- * text for the calling thread's last failure is vernal_last_error().
+ * text for the calling thread's last failure is vernal_last_error(), its code vernal_last_error_code().
  */
 #ifndef VERNAL_H
 #define VERNAL_H
@@ -65,6 +65,9 @@ void vernal_op_end(void);
 
 /* The message for the last failure of the calling thread; never NULL. */
 const char *vernal_last_error(void);
+
+/* The vernal_error of that failure; 0 when the thread has had none. For functions that return NULL. */
+int vernal_last_error_code(void);
 
 /* Counters since the process started. */
 typedef struct vernal_stats {

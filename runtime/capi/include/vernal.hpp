@@ -124,7 +124,7 @@ class pool {
   /// Opens `name`: with a '/' the directory of an embedded pool, else a pool of puddled. Test it with `if (!pool)`.
   explicit pool(const char *name, unsigned flags = 0) : handle_(vn_pool_open(name, flags)) {
     if (handle_ == nullptr)
-      error_ = status(VERNAL_EINVAL);
+      error_ = status(vernal_last_error_code());
     else if (detail::first_pool == nullptr)
       detail::first_pool = handle_;
   }
@@ -174,6 +174,16 @@ class pool_scope {
  private:
   vn_pool *before_;
 };
+
+/// A copy of `object` and of everything that it reaches inside its pool, in the pool `to`, in the open transaction: see
+/// vn_copy. Null when that fails; vernal_last_error() says why.
+template <class T>
+T *copy(const pool &to, const T *object) {
+  const auto *first = static_cast<const char *>(detail::whole(const_cast<T *>(object)));
+  auto *made = static_cast<char *>(vn_copy(to.handle(), first));
+  if (made == nullptr) return nullptr;
+  return reinterpret_cast<T *>(made + (reinterpret_cast<const char *>(object) - first));
+}
 
 /// A new T in the pool; null when there is no space (vernal_last_error() says why). What the constructor throws goes through.
 template <class T, class... Arguments>

@@ -84,6 +84,10 @@ static inline size_t vn_size_(size_t head, size_t count, size_t each) {
 int vn_free(void *obj);
 /* Changes the size of an object; it may move. New bytes are zero. */
 void *vn_realloc(void *obj, size_t bytes);
+/* Copies `object`, which lies in another pool or the same one, and everything that can be reached from it inside its pool, into
+ * the pool `to`, in the open transaction. What is shared or goes round in a circle does so in the copy; pointers out of the
+ * object's pool are kept as they are. Returns the copy of `object`, or NULL: then nothing was copied. */
+void *vn_copy(vn_pool *to, const void *object);
 /* Bytes that the object has; 0 when there is no object at `obj`. */
 size_t vn_usable_size(const void *obj);
 

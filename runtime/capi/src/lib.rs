@@ -10,7 +10,7 @@ mod libstdcxx;
 mod pool;
 mod real;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -18,7 +18,8 @@ use vernal_snapshot::runtime::{self, Stats};
 use vernal_snapshot::{Error, config};
 
 thread_local! {
-    pub(crate) static LAST_ERROR: RefCell<CString> = RefCell::new(CString::default());
+    static LAST_ERROR: RefCell<CString> = RefCell::new(CString::default());
+    static LAST_CODE: Cell<c_int> = const { Cell::new(0) };
 }
 
 const FLAG_CREATE: c_uint = 1;
@@ -64,13 +65,19 @@ pub(crate) fn code(e: &Error) -> c_int {
     }
 }
 
-fn remember(e: &Error) {
-    let text = CString::new(e.to_string().replace('\0', "?")).unwrap_or_default();
+/// What `vernal_last_error` and `vernal_last_error_code` return.
+pub(crate) fn remember_as(code: c_int, message: &str) {
+    let text = CString::new(message.replace('\0', "?")).unwrap_or_default();
+    LAST_CODE.set(code);
     LAST_ERROR.with(|l| {
         if let Ok(mut l) = l.try_borrow_mut() {
             *l = text;
         }
     });
+}
+
+fn remember(e: &Error) {
+    remember_as(code(e), &e.to_string());
 }
 
 fn status(r: Result<(), Error>) -> c_int {
@@ -198,6 +205,12 @@ pub extern "C" fn vernal_last_error() -> *const c_char {
         Ok(l) => l.as_ptr(),
         Err(_) => c"".as_ptr(),
     })
+}
+
+/// The code of the calling thread's last error. See `vernal.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn vernal_last_error_code() -> c_int {
+    LAST_CODE.get()
 }
 
 /// The counters. See `vernal.h`.

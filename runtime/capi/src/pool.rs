@@ -1,7 +1,6 @@
 //! The C interface of `vernal_pool.h`.
 
-use crate::LAST_ERROR;
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use vernal_pool::program::VnType;
@@ -58,13 +57,9 @@ fn code(e: &Error) -> c_int {
 
 #[cold]
 fn fail(e: &Error) -> c_int {
-    let text = CString::new(e.to_string().replace('\0', "?")).unwrap_or_default();
-    LAST_ERROR.with(|l| {
-        if let Ok(mut l) = l.try_borrow_mut() {
-            *l = text;
-        }
-    });
-    code(e)
+    let code = code(e);
+    crate::remember_as(code, &e.to_string());
+    code
 }
 
 fn status(r: Result<(), Error>) -> c_int {
@@ -225,6 +220,12 @@ pub extern "C" fn vn_free(obj: *mut c_void) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn vn_realloc(obj: *mut c_void, bytes: usize) -> *mut c_void {
     address(capi::realloc(obj as u64, bytes as u64))
+}
+
+/// Copies a graph. See `vernal_pool.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn vn_copy(to: *mut VnPool, object: *const c_void) -> *mut c_void {
+    address(capi::copy(to as usize, object as u64))
 }
 
 /// The size of an object. See `vernal_pool.h`.

@@ -71,6 +71,11 @@ pub fn realloc(addr: u64, bytes: u64) -> Result<u64, Error> {
     registry::with(owner(addr, "vn_realloc")?, |l| l.realloc(addr, bytes))
 }
 
+/// Copies the object at `addr`, and what it reaches in its pool, into another pool; in the open transaction.
+pub fn copy(to: usize, addr: u64) -> Result<u64, Error> {
+    pool(owner(addr, "vn_copy")?)?.copy_into(addr, &pool(to)?)
+}
+
 /// Bytes of the object at `addr`.
 pub fn usable_size(addr: u64) -> Result<u64, Error> {
     registry::with(owner(addr, "vn_usable_size")?, |l| {

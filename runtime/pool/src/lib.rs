@@ -8,6 +8,7 @@
 pub mod archive;
 mod binding;
 pub mod capi;
+mod copy;
 pub mod dir;
 pub mod direct;
 mod embedded;

@@ -242,6 +242,13 @@ impl Pool {
         self.0.free(addr)
     }
 
+    /// Copies the object at `addr`, and everything that can be reached from it in this pool, into the pool `to`, in the open
+    /// transaction; returns the copy's address. What is shared or goes round in a circle does so in the copy, and pointers out
+    /// of this pool are kept as they are. After an error there is no copy.
+    pub fn copy_into(&self, addr: u64, to: &Pool) -> Result<u64, Error> {
+        crate::copy::graph(&self.0, addr, Arc::clone(&to.0))
+    }
+
     /// Gives puddles without objects back; durable when it returns. Returns how many.
     pub fn shrink(&self) -> Result<usize, Error> {
         check_outside()?;

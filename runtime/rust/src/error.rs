@@ -94,6 +94,12 @@ impl Error {
         Self::new(code.into(), message.to_string_lossy().into_owned())
     }
 
+    /// The calling thread's last failure, of a function that returns NULL.
+    pub(crate) fn last_null() -> Self {
+        // SAFETY: no argument.
+        Self::last(unsafe { sys::vernal_last_error_code() })
+    }
+
     pub(crate) fn check(code: i32) -> Result<(), Self> {
         if code == 0 {
             Ok(())

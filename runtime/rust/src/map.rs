@@ -43,7 +43,7 @@ impl MapOptions {
         let base = unsafe { sys::vernal_map(c_path.as_ptr(), self.len, flags) };
         match NonNull::new(base.cast()) {
             Some(base) => Ok(Map { base }),
-            None => Err(Error::last(0)),
+            None => Err(Error::last_null()),
         }
     }
 }

@@ -9,10 +9,7 @@ pub(crate) const VN_DIRECT: c_uint = 2;
 pub(crate) const VN_READONLY: c_uint = 4;
 pub(crate) const VN_EXCL: c_uint = 8;
 
-/// Codes for functions that return NULL instead of one.
-pub(crate) const EINVAL: c_int = -1;
-pub(crate) const ENOSPC: c_int = -3;
-pub(crate) const ETYPE: c_int = -11;
+/// An aborted transaction.
 pub(crate) const EABORTED: c_int = -12;
 
 /// An open pool (`vn_pool`).
@@ -72,6 +69,7 @@ unsafe extern "C" {
     pub(crate) fn vernal_op_begin();
     pub(crate) fn vernal_op_end();
     pub(crate) fn vernal_last_error() -> *const c_char;
+    pub(crate) fn vernal_last_error_code() -> c_int;
     pub(crate) fn vernal_get_stats(out: *mut Stats);
     pub(crate) fn vernal_mark(addr: *const c_void, len: usize);
 

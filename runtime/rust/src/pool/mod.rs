@@ -117,7 +117,7 @@ impl<R: Persist> PoolOptions<R> {
         // SAFETY: a C string that outlives the call.
         let handle = unsafe { sys::vn_pool_open(c_name.as_ptr(), self.flags) };
         let Some(handle) = NonNull::new(handle) else {
-            return Err(Error::last(sys::EINVAL));
+            return Err(Error::last_null());
         };
         let mut pool = Pool {
             handle,
@@ -254,7 +254,7 @@ impl<R: Persist> Pool<R> {
         let root = unsafe { sys::__vn_root_typed(handle, size_of::<R>(), descriptor) };
         match NonNull::new(root.cast()) {
             Some(root) => Ok(Some(root)),
-            None => Err(Error::last(sys::ETYPE)),
+            None => Err(Error::last_null()),
         }
     }
 

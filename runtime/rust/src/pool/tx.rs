@@ -86,7 +86,7 @@ impl<'p> Tx<'p> {
             })?;
         // SAFETY: the pool is open while the brand lives, and the descriptor lives as long as the process.
         let at = unsafe { sys::__vn_new_typed(self.pool, bytes, descriptor) };
-        let at: NonNull<T> = NonNull::new(at.cast()).ok_or_else(|| Error::last(sys::ENOSPC))?;
+        let at: NonNull<T> = NonNull::new(at.cast()).ok_or_else(Error::last_null)?;
         if !at.is_aligned() {
             // SAFETY: just allocated, nothing refers to it.
             unsafe { super::boxed::free(at) };
