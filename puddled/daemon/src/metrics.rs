@@ -26,6 +26,9 @@ pub(crate) struct Counters {
     recoveries: AtomicU64,
     replayed: AtomicU64,
     recovery_micros: AtomicU64,
+    checking_micros: AtomicU64,
+    settling_micros: AtomicU64,
+    longest_recovery_micros: AtomicU64,
     quarantines: AtomicU64,
 }
 
@@ -51,11 +54,20 @@ impl Counters {
         Self::add(&self.protocol_errors, 1);
     }
 
-    pub fn recovered(&self, replayed: u64, micros: u64) {
-        Self::add(&self.settled, 1);
+    /// A client's journal and logs were replayed in `took`, of which it took `checking` to check the journal.
+    pub fn recovered(&self, replayed: u64, took: Duration, checking: Duration) {
         Self::add(&self.recoveries, u64::from(replayed != 0));
         Self::add(&self.replayed, replayed);
-        Self::add(&self.recovery_micros, micros);
+        Self::add(&self.recovery_micros, micros(took));
+        Self::add(&self.checking_micros, micros(checking));
+        self.longest_recovery_micros
+            .fetch_max(micros(took), Ordering::Relaxed);
+    }
+
+    /// A client was recovered and its grant dropped, in `took` all in all.
+    pub fn settled(&self, took: Duration) {
+        Self::add(&self.settled, 1);
+        Self::add(&self.settling_micros, micros(took));
     }
 
     pub fn quarantined(&self) {
@@ -65,6 +77,10 @@ impl Counters {
     pub fn recoveries(&self) -> u64 {
         self.recoveries.load(Ordering::Relaxed)
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The metrics as text.
@@ -77,7 +93,7 @@ pub(crate) fn render(shared: &Shared) -> String {
         let damaged = state.pools.values().filter(|p| p.damaged.is_some()).count();
         (state.buffered.used(), state.direct.used(), damaged as u64)
     };
-    let rows: [(&str, &str, &str, u64); 21] = [
+    let rows: [(&str, &str, &str, u64); 24] = [
         (
             "uptime_seconds",
             "gauge",
@@ -169,8 +185,26 @@ pub(crate) fn render(shared: &Shared) -> String {
         (
             "recovery_microseconds_total",
             "counter",
-            "Time spent settling",
+            "Time spent replaying journals and logs of clients",
             of(&c.recovery_micros),
+        ),
+        (
+            "recovery_check_microseconds_total",
+            "counter",
+            "The part of it that was spent reading and checking journals",
+            of(&c.checking_micros),
+        ),
+        (
+            "recovery_microseconds_max",
+            "gauge",
+            "The longest of these replays",
+            of(&c.longest_recovery_micros),
+        ),
+        (
+            "settling_microseconds_total",
+            "counter",
+            "Time spent settling clients, from the moment that no process had their pools mapped",
+            of(&c.settling_micros),
         ),
         (
             "quarantines_total",

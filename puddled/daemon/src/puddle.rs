@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use vernal_format::{Meta, MetaState, Uuid};
-use vernal_journal::{MetaFile, Unrecovered};
+use vernal_journal::{JournalError, MetaFile, Unrecovered};
 use vernal_puddled_proto::PoolKind;
 use vernal_sys::{FileMedia, reserve_space};
 
@@ -56,7 +56,11 @@ pub(crate) fn create_meta(path: &Path, puddle: &PuddleRecord, state: MetaState) 
             target.display().to_string(),
             meta,
         )
-        .map_err(io::Error::other)?;
+        .map_err(|e| match e {
+            // The kind says whether the disk is full.
+            JournalError::NoSpace { source, .. } | JournalError::Io { source, .. } => source,
+            other => io::Error::other(other),
+        })?;
         fs::rename(&temp, &target)
     };
     make().map_err(|e: io::Error| {

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use vernal_abi::LINE_SIZE;
 use vernal_format::{Entry, LogRef, LogSpace, Uuid};
@@ -42,6 +43,8 @@ pub(crate) struct Report {
     pub replayed: u64,
     /// Puddles that could not be brought to their last commit because their files are not as they should be: pool, puddle, why.
     pub damaged: Vec<(Id, Id, String)>,
+    /// How long it took to read and check the journal.
+    pub checking: Duration,
 }
 
 fn invalid<T>(why: impl std::fmt::Display) -> Result<T, Trouble> {
@@ -113,10 +116,12 @@ impl Job<'_> {
         if puddles.is_empty() {
             return Ok(());
         }
+        let began = Instant::now();
         let reader = self.open_journal(id)?;
         if let Some(reader) = &reader {
             self.check_journal(reader, id, &puddles)?;
         }
+        report.checking = began.elapsed();
         inject::step();
         for (pool, puddle, path) in &puddles {
             match self.recover_puddle(reader.as_ref(), id, puddle, path)? {

@@ -78,11 +78,14 @@ pub(crate) fn settle(shared: &Shared, grant: &GrantRecord) {
     };
     let settled = match job.run() {
         Ok(report) => {
-            let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-            shared.counters.recovered(report.replayed, micros);
+            let recovery = began.elapsed();
+            shared
+                .counters
+                .recovered(report.replayed, recovery, report.checking);
             let (client, pid, uid, replayed) =
                 (grant.client, grant.pid, grant.uid, report.replayed);
-            tracing::info!(client, pid, uid, replayed, micros, "client settled");
+            let (micros, checking) = (recovery.as_micros(), report.checking.as_micros());
+            tracing::info!(client, pid, uid, replayed, micros, checking, "client recovered");
             for (pool, puddle, damage) in report.damaged {
                 // A growth that a crash cut short may lack its files, and no commit needs them.
                 let never_part = pools
@@ -118,6 +121,7 @@ pub(crate) fn settle(shared: &Shared, grant: &GrantRecord) {
     drop(permit);
     match settled {
         Ok(true) => {
+            shared.counters.settled(began.elapsed());
             if let Err(e) = remove_dir(&folder) {
                 tracing::warn!(folder = %folder.display(), error = %e, "the folder of a client could not be removed");
             }

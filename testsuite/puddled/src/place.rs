@@ -62,6 +62,11 @@ impl Place {
         }
     }
 
+    /// Runs `program` instead of puddled from now on; it must end as puddled.
+    pub fn set_puddled(&mut self, program: &Path) {
+        self.puddled = program.to_owned();
+    }
+
     /// Where everything lies.
     pub fn dir(&self) -> &Path {
         self.dir.path()
