@@ -85,7 +85,15 @@ pub(crate) fn settle(shared: &Shared, grant: &GrantRecord) {
             let (client, pid, uid, replayed) =
                 (grant.client, grant.pid, grant.uid, report.replayed);
             let (micros, checking) = (recovery.as_micros(), report.checking.as_micros());
-            tracing::info!(client, pid, uid, replayed, micros, checking, "client recovered");
+            tracing::info!(
+                client,
+                pid,
+                uid,
+                replayed,
+                micros,
+                checking,
+                "client recovered"
+            );
             for (pool, puddle, damage) in report.damaged {
                 // A growth that a crash cut short may lack its files, and no commit needs them.
                 let never_part = pools
