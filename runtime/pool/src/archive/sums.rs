@@ -9,7 +9,7 @@ use vernal_abi::puddle::CHUNK_SIZE;
 use vernal_format::archive::{ArchiveError, Manifest, StoredChunk, chunk_sum};
 
 /// Bytes read at once: a piece stays in the second-level cache between the read and the checksum.
-const PIECE: usize = 128 << 10;
+pub(super) const PIECE: usize = 128 << 10;
 
 /// A range of bytes of a chunk, and where it is in the file that holds them.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,7 @@
 //! Writing archives.
 
 use super::copy::Copier;
-use super::sums::{beside, chunk_pieces};
+use super::sums::{PIECE, Piece, beside, chunk_pieces};
 use super::{ArchiveFailure, Progress, extents_of};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use vernal_abi::puddle::CHUNK_SIZE;
 use vernal_format::archive::{
-    ARCHIVE_PAGE, ArchiveHeader, DataLayout, Manifest, Trailer, chunk_sum,
+    ARCHIVE_PAGE, ArchiveHeader, DataLayout, Manifest, StoredChunk, Trailer, chunk_sum,
 };
 
 /// Header, manifest and trailer of an archive that is a directory.
@@ -134,6 +134,9 @@ fn to_file(
     progress: Progress<'_>,
 ) -> io::Result<Vec<u64>> {
     let chunks = chunk_pieces(manifest, |puddle, offset, _| (puddle, offset));
+    if !shares_blocks(out) {
+        return in_one_pass(files, &chunks, out, start, progress);
+    }
     beside(files, &chunks, || {
         let copier = Copier::new(progress);
         let mut to = start;
@@ -145,6 +148,47 @@ fn to_file(
         }
         Ok(())
     })
+}
+
+/// Whether the file system of `file` may share blocks between files, or copy them where they are: all but those that are known
+/// to do neither.
+fn shares_blocks(file: &File) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    const EXT: u64 = 0xef53;
+    !rustix::fs::fstatfs(file).is_ok_and(|s| [TMPFS, EXT].contains(&(s.f_type as u64)))
+}
+
+/// Reads, sums and writes while the bytes are in the cache: where a copy in the kernel is a copy all the same, a second thread
+/// that fetches them again for the sums costs more than it gains, above all when the machine has other work.
+fn in_one_pass(
+    files: &[&File],
+    chunks: &[(StoredChunk, Vec<Piece>)],
+    out: &File,
+    start: u64,
+    progress: Progress<'_>,
+) -> io::Result<Vec<u64>> {
+    let mut buffer = vec![0; PIECE];
+    let mut sums = Vec::with_capacity(chunks.len());
+    let mut to = start;
+    for (_, pieces) in chunks {
+        let mut state = chunk_sum();
+        for piece in pieces {
+            let file = files.get(piece.file).ok_or(io::ErrorKind::NotFound)?;
+            let mut done = 0;
+            while done < piece.len {
+                let want = (piece.len - done).min(PIECE as u64) as usize;
+                let part = buffer.get_mut(..want).ok_or(io::ErrorKind::UnexpectedEof)?;
+                file.read_exact_at(part, piece.at + done)?;
+                state.update(part);
+                out.write_all_at(part, to)?;
+                done += want as u64;
+                to += want as u64;
+            }
+            progress(piece.len);
+        }
+        sums.push(state.digest());
+    }
+    Ok(sums)
 }
 
 /// One thread reads and sums, this one writes.
