@@ -46,9 +46,9 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "abort leaves the changes",
         edits: &[Edit {
-            file: "runtime/snapshot/src/runtime/pipeline.rs",
-            search: "    s.gather.roll_back(own);\n",
-            replace: "",
+            file: "runtime/snapshot/src/runtime/tx.rs",
+            search: "        self.gather.roll_back(own, |line| restored.push(line));\n",
+            replace: "        let _ = own;\n        restored.extend(std::iter::empty::<u64>());\n",
         }],
         test: RUNTIME,
     },
@@ -65,8 +65,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "a group commit serves those who came after it had gathered",
         edits: &[Edit {
             file: "runtime/snapshot/src/runtime/pipeline.rs",
-            search: "    s.served = target;",
-            replace: "    s.served = target.saturating_add(3);",
+            search: "        self.served = self.target;",
+            replace: "        self.served = self.target.saturating_add(3);",
         }],
         test: RUNTIME,
     },
