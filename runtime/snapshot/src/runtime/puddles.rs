@@ -256,14 +256,20 @@ impl State {
     #[cold]
     fn absorb_slowly(&mut self) {
         let mut arriving = ARRIVING.lock().unwrap_or_else(|e| e.into_inner());
-        ANY_ARRIVING.store(false, Ordering::Relaxed);
         for (mapping, extent) in arriving.drain(..) {
             self.mappings.push(mapping);
             self.gather.extents.push(extent);
             self.active = false;
         }
         MAPPED.store(self.mappings.len(), Ordering::Release);
+        // After that store: `nothing_mapped` finds a puddle in one of the two places.
+        ANY_ARRIVING.store(false, Ordering::Release);
     }
+}
+
+/// Whether neither files nor puddles are mapped.
+pub(super) fn nothing_mapped() -> bool {
+    !ANY_ARRIVING.load(Ordering::Acquire) && MAPPED.load(Ordering::Acquire) == 0
 }
 
 /// Log bytes of a new journal that puddled gave: puddled reads all of it when the process dies, and others wait for that. It grows

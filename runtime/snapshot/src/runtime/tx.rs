@@ -109,7 +109,7 @@ fn end<R>(
 /// Ends the transaction and takes every mapped file back to its last commit, as soon as no other thread is inside an
 /// operation.
 pub fn tx_abort() -> Result<(), Error> {
-    if MAPPED.load(Ordering::Acquire) == 0 && !abort_pending() {
+    if super::puddles::nothing_mapped() && !abort_pending() {
         // Nothing of this transaction is there to take back, so nobody else's is rolled back with it, and nobody is waited
         // for: who is inside may wait for the allocator of a direct pool that a committing thread holds.
         gate::leave();
