@@ -17,10 +17,10 @@ pub mod types;
 mod uuid;
 
 pub use log::{
-    BadTag, ChainGap, LOG_CONTROL_OFFSET, LOG_DATA_MAX, LOG_ENTRIES_OFFSET, LOG_ENTRY_ALIGN, LOG_ENTRY_HEADER,
-    LOG_FILE_MIN, LOG_GENERATIONS, LOG_HEADER_LEN, LOG_SPACE_LEN, LOG_SPACE_VERSION, LOG_VERSION,
-    LogControl, LogEntry, LogHeader, LogKind, LogOrder, LogRef, LogSeed, LogSpace, MAX_LOG_FILES,
-    RawLogEntry, SequenceRange, UNFENCED_MANY, entry_span,
+    BadTag, ChainGap, LOG_CONTROL_OFFSET, LOG_DATA_MAX, LOG_ENTRIES_OFFSET, LOG_ENTRY_ALIGN,
+    LOG_ENTRY_HEADER, LOG_FILE_MIN, LOG_GENERATIONS, LOG_HEADER_LEN, LOG_SPACE_LEN,
+    LOG_SPACE_VERSION, LOG_VERSION, LogControl, LogEntry, LogHeader, LogKind, LogOrder, LogRef,
+    LogSeed, LogSpace, MAX_LOG_FILES, RawLogEntry, SequenceRange, UNFENCED_MANY, entry_span,
 };
 pub use meta::{JOURNAL_PATH_MAX, META_FILE_LEN, META_VERSION, Meta, MetaState};
 pub use record::{

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-
 use vernal_journal::MetaFile;
 use vernal_sys::FileMedia;
 
