@@ -95,9 +95,14 @@ pub fn plan(
     if invocation.compiles
         && let Some(headers) = interface(&libraries.dir)
     {
-        // Behind every other folder: headers that are installed, or named with -I, count first.
-        plan.prepend
-            .extend(["-idirafter".into(), headers.into_os_string()]);
+        // Behind every other folder: headers that are installed, or named with -I, count first. What is preprocessed already
+        // looks into no folder, which is nothing to warn of.
+        plan.prepend.extend([
+            "--start-no-unused-arguments".into(),
+            "-idirafter".into(),
+            headers.into_os_string(),
+            "--end-no-unused-arguments".into(),
+        ]);
     }
     let types = invocation.compiles && !options.no_pass && !options.no_types;
     if types {
