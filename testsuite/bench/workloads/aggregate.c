@@ -140,12 +140,15 @@ static void aggregate(uint64_t nodes, const char *dir, struct measured *out) {
   if (!node)
     bench_fail("aggregate", "out of memory");
   uint64_t start = micro_now();
+  for (uint64_t n = 0; n < nodes; n++) { /* pools are opened outside of transactions */
+    snprintf(path, sizeof path, "%s/%" PRIu64, dir, n);
+    node[n] = vn_pool_open(path, 0);
+    if (!node[n])
+      bench_fail(path, vernal_last_error());
+  }
   system_begin();
   for (uint64_t n = 0; n < nodes; n++) {
-    snprintf(path, sizeof path, "%s/%" PRIu64, dir, n);
-    node[n] = backend_pool = vn_pool_open(path, 0);
-    if (!backend_pool)
-      bench_fail(path, vernal_last_error());
+    backend_pool = node[n];
     struct state *s = ROOT(state);
     if (!all->first)
       all->first = s->first;
