@@ -115,9 +115,20 @@ impl<T> PVec<'_, T> {
 
     /// Takes the last element.
     pub fn pop(&mut self) -> Option<T> {
-        self.len = self.len.checked_sub(1)?;
+        let last = self.len.checked_sub(1)?;
+        self.changing(last, 1);
+        self.len = last;
         // SAFETY: it was inside the length and no longer is: this is the only owner.
-        Some(unsafe { self.place(self.len).read() })
+        let value = unsafe { self.place(last).read() };
+        self.vacate();
+        Some(value)
+    }
+
+    /// Clears the place behind the last element, which has been announced and moved from: the pool's check, and whoever else
+    /// follows pointers by type alone, sees the whole memory, and would find what the element has freed.
+    fn vacate(&mut self) {
+        // SAFETY: the place lies in the vector's memory, because the length was greater by one, and nobody owns what it held.
+        unsafe { ptr::write_bytes(self.place(self.len), 0, 1) };
     }
 
     /// Drops the elements from `len` on; keeps the memory.
@@ -147,11 +158,13 @@ impl<T> PVec<'_, T> {
         self.changing(index, self.len - index);
         self.len -= 1;
         // SAFETY: element `index` is read once and its place is then taken by the ones behind it.
-        unsafe {
+        let value = unsafe {
             let value = self.place(index).read();
             ptr::copy(self.place(index + 1), self.place(index), self.len - index);
             value
-        }
+        };
+        self.vacate();
+        value
     }
 
     /// Takes element `index` and puts the last one in its place.
@@ -167,13 +180,16 @@ impl<T> PVec<'_, T> {
             self.len
         );
         self.changing(index, 1);
+        self.changing(self.len - 1, 1);
         self.len -= 1;
         // SAFETY: element `index` is read once; the last one moves into its place, or is the same.
-        unsafe {
+        let value = unsafe {
             let value = self.place(index).read();
             ptr::copy(self.place(self.len), self.place(index), 1);
             value
-        }
+        };
+        self.vacate();
+        value
     }
 }
 
