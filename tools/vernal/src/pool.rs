@@ -61,6 +61,9 @@ pub enum Command {
     /// Release a pool of puddled from quarantine, as it is
     #[command(after_help = HELP)]
     Accept(make::Accept),
+    /// Show or set what a user may own in pools of puddled
+    #[command(after_help = HELP)]
+    Quota(make::Quota),
 }
 
 /// What every command takes.
@@ -101,5 +104,6 @@ pub fn run(command: &Command) -> u8 {
         Command::Clone(options) => outcome::finish(options.common, archive::clone(options)),
         Command::Relocate(options) => outcome::finish(options.common, live::relocate(options)),
         Command::Accept(options) => outcome::finish(options.common, make::accept(options)),
+        Command::Quota(options) => outcome::finish(options.common, make::quota(options)),
     }
 }

@@ -1,4 +1,4 @@
-//! `vernal pool create`, `rm` and `accept`.
+//! `vernal pool create`, `rm`, `accept` and `quota`.
 
 use super::Common;
 use super::name::{Place, connect, fresh_uuid};
@@ -38,6 +38,20 @@ pub struct Rm {
 pub struct Accept {
     /// The pool
     pool: String,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(clap::Args)]
+pub struct Quota {
+    /// The user, by number
+    uid: u32,
+    /// Set it to so many bytes
+    #[arg(long, value_name = "BYTES", conflicts_with = "default")]
+    set: Option<u64>,
+    /// Set it back to what puddled gives everybody
+    #[arg(long)]
+    default: bool,
     #[command(flatten)]
     pub common: Common,
 }
@@ -121,4 +135,18 @@ pub fn accept(options: &Accept) -> Outcome {
             ))
         }
     }
+}
+
+pub fn quota(options: &Quota) -> Outcome {
+    let mut puddled = connect()?;
+    let (used, limit) = if options.default || options.set.is_some() {
+        puddled.set_quota(options.uid, options.set)?
+    } else {
+        puddled.quota(options.uid)?
+    };
+    let may = limit.map_or("any number".to_owned(), |bytes| bytes.to_string());
+    Ok(Report::fine(
+        format!("user {}: {used} bytes in puddles, of {may}", options.uid),
+        json!({"uid": options.uid, "used": used, "limit": limit}),
+    ))
 }
