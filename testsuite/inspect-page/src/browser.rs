@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// How long the browser may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// A promise that two frames have been drawn since; or that a second has passed, should nothing be drawn.
+const FRAMES: &str = "new Promise(done => { requestAnimationFrame(() => requestAnimationFrame(done)); setTimeout(done, 1000); })";
+
 /// Where Chromium is, if it is installed.
 pub fn installed() -> Option<PathBuf> {
     let names = ["chromium", "chromium-browser", "google-chrome"];
@@ -77,6 +80,8 @@ impl Browser {
         browser.call("Page.enable", json!({}))?;
         browser.call("Runtime.enable", json!({}))?;
         browser.call("Network.enable", json!({}))?;
+        let threads = json!({"timeDomain": "threadTicks"});
+        browser.call("Performance.enable", threads)?;
         Ok(browser)
     }
 
@@ -159,34 +164,101 @@ impl Browser {
         }
     }
 
-    /// Presses and releases the left button in the middle of the element that `selector` names.
+    /// Presses and releases the left button on the element that `selector` names, until the page has seen that click there,
+    /// exactly once.
+    ///
+    /// A browser drops input that comes before a page's first picture, and a click whose element is replaced or moved
+    /// between press and release goes elsewhere. So a guard in the page lets one click on that element through, holds up every
+    /// other one, and says when it came.
     pub fn click(&mut self, selector: &str) -> Outcome<()> {
-        let place = self.evaluate(&format!(
-            "(() => {{ const e = document.querySelector({}); if (!e) return null; const r = e.getBoundingClientRect(); return [r.left + Math.min(r.width, 200) / 2, r.top + r.height / 2]; }})()",
+        self.guard(
+            "click",
+            &format!("event.target.closest?.({})", json!(selector)),
+        )?;
+        // Where the element is when frames have settled, and whether nothing lies above it there.
+        let place = format!(
+            "(async () => {{ await {FRAMES}; const e = document.querySelector({}); if (!e) return 'missing'; e.scrollIntoView({{block: 'nearest'}}); await {FRAMES}; const r = e.getBoundingClientRect(), x = r.left + Math.min(r.width, 200) / 2, y = r.top + r.height / 2, top = document.elementFromPoint(x, y); return r.width && r.height && top && e.contains(top) ? [x, y] : 'hidden'; }})()",
             json!(selector)
-        ))?;
-        let (Some(x), Some(y)) = (place[0].as_f64(), place[1].as_f64()) else {
-            return Err(format!("there is no {selector} to click"));
-        };
-        for kind in ["mousePressed", "mouseReleased"] {
-            let event = json!({"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1});
-            self.call("Input.dispatchMouseEvent", event)?;
-        }
-        Ok(())
+        );
+        self.until(&format!("{selector} to take a click"), |browser| {
+            let place = browser.evaluate(&place)?;
+            let (Some(x), Some(y)) = (place[0].as_f64(), place[1].as_f64()) else {
+                return Ok(Err(format!("it is {place}")));
+            };
+            for kind in ["mousePressed", "mouseReleased"] {
+                let event =
+                    json!({"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1});
+                browser.call("Input.dispatchMouseEvent", event)?;
+            }
+            browser.landed()
+        })
     }
 
-    /// Types `text` into the search field and presses Enter.
+    /// Types `text` into the search field and presses Enter, until the page has begun that search, exactly once.
     pub fn search(&mut self, text: &str) -> Outcome<()> {
-        self.evaluate(
-            "document.getElementById('query').focus(), document.getElementById('query').select()",
+        self.guard(
+            "submit",
+            "document.getElementById('query').value === wanted",
         )?;
-        self.call("Input.insertText", json!({"text": text}))?;
-        for kind in ["rawKeyDown", "char", "keyUp"] {
-            let event =
-                json!({"type": kind, "windowsVirtualKeyCode": 13, "key": "Enter", "text": "\r"});
-            self.call("Input.dispatchKeyEvent", event)?;
+        self.evaluate(&format!("void (window.wanted = {})", json!(text)))?;
+        self.until(&format!("the search for {text:?}"), |browser| {
+            browser.evaluate(
+                "document.getElementById('query').focus(), document.getElementById('query').select()",
+            )?;
+            browser.call("Input.insertText", json!({"text": text}))?;
+            for kind in ["rawKeyDown", "char", "keyUp"] {
+                let event = json!({"type": kind, "windowsVirtualKeyCode": 13, "key": "Enter", "text": "\r"});
+                browser.call("Input.dispatchKeyEvent", event)?;
+            }
+            browser.landed()
+        })
+    }
+
+    /// Lets the page see one event `kind` for which `meant` holds, and no other until the next guard.
+    fn guard(&mut self, kind: &str, meant: &str) -> Outcome<()> {
+        let guard = format!(
+            "(() => {{ const guard = window.guard = {{ landed: false }}; for (const kind of ['click', 'submit']) addEventListener(kind, event => {{ if (window.guard !== guard) return; if (kind === '{kind}' && !guard.landed && ({meant})) {{ guard.landed = true; return; }} event.stopImmediatePropagation(); event.preventDefault(); }}, true); }})()"
+        );
+        self.evaluate(&guard).map(|_| ())
+    }
+
+    /// Whether the guarded event has come, when all that it causes has been drawn.
+    fn landed(&mut self) -> Outcome<Result<(), String>> {
+        let landed = self.evaluate(&format!(
+            "(async () => {{ await {FRAMES}; return guard.landed; }})()"
+        ))?;
+        Ok(match landed.as_bool() {
+            Some(true) => Ok(()),
+            _ => Err("the page has not seen it".to_owned()),
+        })
+    }
+
+    /// Asks until the answer is `Ok`, for as long as a loaded machine may need.
+    pub fn until<T>(
+        &mut self,
+        what: &str,
+        mut ask: impl FnMut(&mut Browser) -> Outcome<Result<T, String>>,
+    ) -> Outcome<T> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match ask(self)? {
+                Ok(value) => return Ok(value),
+                Err(why) if Instant::now() > deadline => {
+                    return Err(format!("waited for {what}: {why}"));
+                }
+                Err(_) => {}
+            }
+            self.evaluate(FRAMES)?;
         }
-        Ok(())
+    }
+
+    /// Seconds that the page's main thread has computed: they do not grow with the load of the machine.
+    pub fn computed(&mut self) -> Outcome<f64> {
+        let answer = self.call("Performance.getMetrics", json!({}))?;
+        let metrics = answer["metrics"].as_array().cloned().unwrap_or_default();
+        let task = metrics.iter().find(|m| m["name"] == "TaskDuration");
+        task.and_then(|m| m["value"].as_f64())
+            .ok_or_else(|| "the browser does not say how long it has computed".to_owned())
     }
 
     /// The text of the first element that `selector` names.
