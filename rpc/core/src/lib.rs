@@ -1,0 +1,27 @@
+//! The runtime of remote procedure calls that pass pointers.
+//!
+//! A server opens a [`Registry`] name as a channel and serves methods; a client connects and calls. What travels in a message is
+//! a few words: plain bytes, or the address of an object in the sender's heap. Every byte of shared memory has one process that
+//! may write it; all others map it read-only (`docs/adr/0018-single-owner-rpc-memory.md`), so that a receiver can be lied to but
+//! never be made to write for somebody else.
+//!
+//! Layers, from below:
+//!
+//! - [`registry`]: who gives names, memory and control sockets: puddled, or the process itself.
+//! - [`transport`]: one end of a connection as two halves that move [`Message`]s and a [`transport::Link`] that knows the peer. Shared
+//!   memory and TCP implement it; nothing above knows which one it has.
+//! - calls: completion table, deadlines, cancellation, streams, the server's loop. Written once, for every transport.
+#![warn(missing_docs)]
+
+mod error;
+mod message;
+mod options;
+pub mod registry;
+pub mod transport;
+
+pub use error::{Code, Error, Failure};
+pub use message::{Body, INLINE_MAX, Kind, Message, TEXT_MAX};
+pub use options::{
+    CallOptions, ChannelOptions, ConnectOptions, Passed, SealMode, Trust, WaitPolicy,
+};
+pub use registry::Registry;

@@ -1,0 +1,137 @@
+//! What a channel, a connection and a call may be told.
+
+use std::time::Duration;
+
+/// How far a receiver trusts what a peer passes by pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Trust {
+    /// Pointers are used as they are. Only between processes that could harm each other anyway: a wild pointer crashes the receiver,
+    /// and the sender can change what is being read.
+    Plain,
+    /// Nothing is used before it is checked: small graphs are copied while they are checked, large ones are sealed and checked in
+    /// place, where the kernel offers a seal that the sender cannot lift; else they are copied, too.
+    #[default]
+    Verify,
+}
+
+/// How one side waits for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WaitPolicy {
+    /// Polls without end. For a core of its own.
+    Spin,
+    /// Polls for as long as it has paid off lately, then sleeps.
+    #[default]
+    Adaptive,
+    /// Sleeps at once. For sides that share a core, or are called rarely.
+    Block,
+}
+
+/// By which means the kernel keeps a sender from changing what it has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SealMode {
+    /// puddled write-protects the pages through the only descriptor of a userfaultfd.
+    Userfaultfd,
+    /// The sender protects its own pages: against accidents, not against attackers.
+    Mprotect,
+}
+
+/// How an argument or a reply got to its receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Passed {
+    /// Plain bytes in the message.
+    Inline,
+    /// Copied into the receiver's own memory and checked on the way.
+    Copied,
+    /// Read in place, sealed and checked.
+    Sealed(SealMode),
+    /// Read in place, unchecked: [`Trust::Plain`].
+    Plain,
+}
+
+/// How a server opens a channel.
+#[derive(Debug, Clone)]
+pub struct ChannelOptions {
+    /// Who may connect: read and write bits for owner, group and others, as for a file. Both bits of a class are needed.
+    pub mode: u16,
+    /// How far clients are trusted.
+    pub trust: Trust,
+    /// Threads that run handlers beside the thread that polls. 0: handlers run where the message was read, which is fastest for
+    /// handlers of a few microseconds.
+    pub threads: usize,
+    /// How the server waits.
+    pub wait: WaitPolicy,
+    /// Slots of each ring; a power of two.
+    pub slots: u32,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Graphs below this many bytes are copied rather than sealed.
+    pub copy_below: u64,
+    /// Objects of one argument at most.
+    pub max_objects: u64,
+    /// Bytes of one argument at most.
+    pub max_bytes: u64,
+}
+
+impl Default for ChannelOptions {
+    fn default() -> ChannelOptions {
+        ChannelOptions {
+            mode: 0o666,
+            trust: Trust::default(),
+            threads: 0,
+            wait: WaitPolicy::default(),
+            slots: DEFAULT_SLOTS,
+            max_connections: 1024,
+            copy_below: DEFAULT_COPY_BELOW,
+            max_objects: 1 << 20,
+            max_bytes: 1 << 30,
+        }
+    }
+}
+
+/// How a client connects.
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// How far the server is trusted.
+    pub trust: Trust,
+    /// How the client waits.
+    pub wait: WaitPolicy,
+    /// Slots of each ring; a power of two.
+    pub slots: u32,
+    /// How long connecting may take, the server's answer included.
+    pub timeout: Duration,
+    /// Graphs below this many bytes are copied rather than sealed.
+    pub copy_below: u64,
+    /// Objects of one reply at most.
+    pub max_objects: u64,
+    /// Bytes of one reply at most.
+    pub max_bytes: u64,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> ConnectOptions {
+        ConnectOptions {
+            trust: Trust::default(),
+            wait: WaitPolicy::default(),
+            slots: DEFAULT_SLOTS,
+            timeout: Duration::from_secs(10),
+            copy_below: DEFAULT_COPY_BELOW,
+            max_objects: 1 << 20,
+            max_bytes: 1 << 30,
+        }
+    }
+}
+
+/// How one call is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CallOptions {
+    /// How long it may take. `None`: as long as the server lives.
+    pub deadline: Option<Duration>,
+}
+
+/// Slots of a ring, unless told otherwise.
+pub const DEFAULT_SLOTS: u32 = 256;
+
+/// Where sealing begins to be cheaper than copying, unless told otherwise: about a hundred pages.
+pub const DEFAULT_COPY_BELOW: u64 = 100 * 4096;

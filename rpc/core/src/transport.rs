@@ -1,0 +1,138 @@
+//! What a transport is: one conformance suite runs on every implementation.
+//!
+//! One end of a connection is an [`Endpoint`]: two halves that move messages, each used by one thread at a time (`&mut`), and a
+//! [`Link`] that every thread may ask. Nothing here blocks, but [`Dial::dial`]: how to wait is decided above, once for all transports.
+//!
+//! # Waiting
+//!
+//! A side that wants to sleep calls [`Rx::arm`]; if it says that nothing has arrived, the side sleeps until one of
+//! [`Link::events`] is readable, calls [`Link::acknowledge`], then [`Rx::disarm`]. What the peer sends after `arm` makes an event
+//! readable: there is no lost wake-up.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Error;
+use crate::message::{Body, Message};
+use crate::options::{ConnectOptions, Passed};
+
+/// Who is at the other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// For messages: `client 17 (pid 4711, uid 1000)`, `server shop/stock (pid 42)`, `10.0.0.1:7000`.
+    pub name: String,
+    /// Its user, as the kernel or the registry says. `None`: another host.
+    pub uid: Option<u32>,
+    /// Its group.
+    pub gid: Option<u32>,
+    /// Its process, in the registry's namespace.
+    pub pid: Option<u32>,
+}
+
+/// The sending half.
+pub trait Tx: Send {
+    /// Sends a message if there is room: `Ok(false)` when there is none now. An object in the body must live in the memory that
+    /// [`Link`] gives this side for sending, and stay unchanged until the peer is done with it.
+    fn try_send(&mut self, message: &Message) -> Result<bool, Error>;
+
+    /// Goes on with what was accepted and is not yet on its way; `true` when nothing is left. Shared memory has nothing to do here.
+    fn flush(&mut self) -> Result<bool, Error> {
+        Ok(true)
+    }
+}
+
+/// The receiving half.
+pub trait Rx: Send {
+    /// The next message, if one is there. What is wrong with its form is an error that ends the connection.
+    fn try_recv(&mut self) -> Result<Option<Message>, Error>;
+
+    /// This side is about to sleep. `true`: it may, the next message will make an event readable. `false`: something is there.
+    fn arm(&mut self) -> Result<bool, Error>;
+
+    /// This side does not sleep any more.
+    fn disarm(&mut self);
+}
+
+/// What every thread may ask of one end.
+pub trait Link: Send + Sync {
+    /// Who is at the other end.
+    fn peer(&self) -> &Peer;
+
+    /// The descriptors to sleep on, at most a few: each becomes readable when there is something to read, or when the peer is gone.
+    fn events(&self) -> Vec<BorrowedFd<'_>>;
+
+    /// Takes back what made the events readable. `Err(PeerDied)` once the peer is gone and all its messages were read.
+    fn acknowledge(&self) -> Result<(), Error>;
+
+    /// Makes what a peer passed usable here, if it is sound: `body` names an object (plain bytes need no admission), `expected` the
+    /// type that it must have. The result keeps alive what it needs.
+    fn admit(&self, body: &Body, expected: u64) -> Result<Admitted, Error>;
+
+    /// This side is done: the peer sees the connection end. Idempotent.
+    fn close(&self);
+}
+
+/// An object of a peer that may be read.
+pub struct Admitted {
+    /// Where it lies in this process.
+    pub addr: u64,
+    /// How it got here.
+    pub passed: Passed,
+    /// Keeps it there; its drop gives copies and mappings back.
+    pub guard: Box<dyn Send + Sync>,
+}
+
+impl std::fmt::Debug for Admitted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admitted")
+            .field("addr", &format_args!("{:#x}", self.addr))
+            .field("passed", &self.passed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One end of a connection.
+pub struct Endpoint {
+    /// The sending half.
+    pub tx: Box<dyn Tx>,
+    /// The receiving half.
+    pub rx: Box<dyn Rx>,
+    /// The rest.
+    pub link: Arc<dyn Link>,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("peer", self.link.peer())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The client side of a transport.
+pub trait Dial: Send + Sync {
+    /// Connects and greets, within `options.timeout`.
+    fn dial(&self, name: &str, options: &ConnectOptions) -> Result<Endpoint, Error>;
+}
+
+/// The server side of a transport.
+pub trait Listen: Send + Sync {
+    /// Readable when a client waits.
+    fn event(&self) -> BorrowedFd<'_>;
+
+    /// The next client that waits. Does not block; the client may still be silent or hostile.
+    fn accept(&self) -> Result<Option<Box<dyn Greeting>>, Error>;
+}
+
+/// A client that has not yet said all that is needed. The server drops it when it takes too long.
+pub trait Greeting: Send {
+    /// Readable when [`Greeting::advance`] can go on.
+    fn event(&self) -> BorrowedFd<'_>;
+
+    /// Goes on without blocking. `Some`: the client is connected. An error ends this client only.
+    fn advance(&mut self) -> Result<Option<Endpoint>, Error>;
+}
+
+/// How long a client may take to greet before the server drops it.
+pub const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
