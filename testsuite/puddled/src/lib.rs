@@ -9,4 +9,4 @@
 pub mod actor;
 mod place;
 
-pub use place::{Actor, Place, USER_A, USER_B, need_root, run_id};
+pub use place::{Actor, Place, USER_A, USER_B, need_root, run_id, spawn, until};

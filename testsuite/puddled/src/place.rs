@@ -1,6 +1,6 @@
 //! A data directory, the puddled that runs on it, and client processes.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ pub const USER_A: u32 = 61_001;
 /// Another one.
 pub const USER_B: u32 = 61_002;
 
-/// How long anything may take before a test fails. No test waits so long on purpose.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take before a test fails, on a machine that does much else besides. No test waits so long on purpose.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Whether this process is root; says so when it is not. Tests that need other users count as skipped.
 pub fn need_root(test: &str) -> bool {
@@ -206,14 +206,19 @@ impl Place {
         self.run(&self.actor, name, uid)
     }
 
-    /// The program `from` as a client process of the user `uid`, with its own copy of the program.
-    pub fn run(&self, from: &Path, name: &str, uid: Option<u32>) -> Actor {
+    /// A copy of the program `from`, which every user reaches.
+    pub fn copy_of(&self, from: &Path, name: &str) -> PathBuf {
         let program = self.dir.path().join(format!("actor-{name}"));
         let _ = std::fs::remove_file(&program);
-        // A link: a copy could still be open for writing in a process that another test is forking just now (ETXTBSY).
         std::fs::hard_link(from, &program)
             .or_else(|_| std::fs::copy(from, &program).map(|_| ()))
-            .expect("the actor is built");
+            .expect("the program is built");
+        program
+    }
+
+    /// The program `from` as a client process of the user `uid`, with its own copy of the program.
+    pub fn run(&self, from: &Path, name: &str, uid: Option<u32>) -> Actor {
+        let program = self.copy_of(from, name);
         let mut command = Command::new(&program);
         command
             .arg(self.socket())
@@ -223,7 +228,7 @@ impl Place {
         if let Some(uid) = uid {
             command.gid(uid).uid(uid);
         }
-        let mut child = command.spawn().expect("the actor starts");
+        let mut child = spawn(&mut command);
         Actor {
             to: child.stdin.take(),
             from: BufReader::new(child.stdout.take().expect("piped")),
@@ -359,6 +364,30 @@ impl Drop for Place {
         if std::thread::panicking() {
             eprintln!("puddled's log:\n{}", self.log_text());
         }
+    }
+}
+
+/// Starts a program that may have been copied a moment ago: a process that another test was forking just then still has the copy
+/// open for writing until it executes its own program.
+pub fn spawn(command: &mut Command) -> Child {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match command.spawn() {
+            Ok(child) => return child,
+            Err(e) if e.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(e) => panic!("{command:?} does not start: {e}"),
+        }
+    }
+}
+
+/// Asks until the answer is yes, and fails when it takes too long.
+pub fn until(what: &str, mut ask: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !ask() {
+        assert!(Instant::now() < until, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -3,10 +3,10 @@
 use super::Inspect;
 use super::name::image;
 use super::outcome::{Outcome, Report, finish};
+use crate::page::{self, About, Limits};
 use serde_json::json;
 use std::fs::File;
 use std::io::BufWriter;
-use vernal_cli::page::{self, About, Limits};
 
 /// Writes the page; the exit code.
 pub fn run(options: &Inspect) -> u8 {

@@ -1,0 +1,6 @@
+//! The command `vernal`, as this crate's tests start it.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    vernal_cli::command()
+}
