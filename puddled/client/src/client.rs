@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use vernal_puddled_proto::limits::{MAX_FRAME, MAX_PAGE};
+use vernal_puddled_proto::limits::{LINK_FDS, MAX_FRAME, MAX_PAGE};
 use vernal_puddled_proto::{
     Access, Hello, Id, JournalInfo, LogInfo, PoolKind, PoolStat, PuddleInfo, Reply, Request,
     StagedPuddle, Status, VERSION_MAX, VERSION_MIN, Welcome,
@@ -114,7 +114,12 @@ impl Client {
         let expected = match &reply {
             Reply::Failed(failure) => return Err(ClientError::Refused(failure.clone())),
             Reply::Opened { puddles, .. } | Reply::Import { puddles, .. } => puddles.len(),
-            Reply::Grown(_) | Reply::Journal(_) | Reply::Log(_) => 1,
+            Reply::Grown(_)
+            | Reply::Journal(_)
+            | Reply::Log(_)
+            | Reply::Channel(_)
+            | Reply::Segment(_) => 1,
+            Reply::Connected(_) => LINK_FDS,
             _ => 0,
         };
         if fds.len() != expected {
@@ -127,7 +132,7 @@ impl Client {
         Ok((reply, fds))
     }
 
-    fn done(&mut self, request: &Request) -> Result<(), ClientError> {
+    pub(crate) fn done(&mut self, request: &Request) -> Result<(), ClientError> {
         match self.call(request)? {
             (Reply::Done, _) => Ok(()),
             _ => Err(unexpected(request)),
@@ -409,7 +414,7 @@ fn granted(puddles: Vec<PuddleInfo>, fds: Vec<OwnedFd>) -> Vec<Granted> {
         .collect()
 }
 
-fn unexpected(request: &Request) -> ClientError {
+pub(crate) fn unexpected(request: &Request) -> ClientError {
     ClientError::Unexpected {
         request: request.kind(),
     }

@@ -1,6 +1,6 @@
 //! Packets with descriptors.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -71,6 +71,27 @@ pub(crate) fn receive(
     socket: &OwnedFd,
     buf: &mut [u8],
 ) -> Result<(usize, Vec<OwnedFd>), ClientError> {
+    receive_with(socket, buf, RecvFlags::empty())
+}
+
+/// The same, without waiting: nothing when nothing is there.
+pub(crate) fn try_receive(
+    socket: &OwnedFd,
+    buf: &mut [u8],
+) -> Result<Option<(usize, Vec<OwnedFd>)>, ClientError> {
+    match receive_with(socket, buf, RecvFlags::DONTWAIT) {
+        Err(ClientError::Io { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
+}
+
+fn receive_with(
+    socket: &OwnedFd,
+    buf: &mut [u8],
+    flags: RecvFlags,
+) -> Result<(usize, Vec<OwnedFd>), ClientError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PUDDLES))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
@@ -79,7 +100,7 @@ pub(crate) fn receive(
             socket,
             &mut slices,
             &mut control,
-            RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC,
+            RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC | flags,
         ) {
             Err(Errno::INTR) => {}
             other => break other.map_err(|e| ClientError::io("reading", e))?,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::limits::MAX_TEXT;
-use crate::name::NameProblem;
+use crate::name::{ChannelNameProblem, NameProblem};
 
 /// Why bytes are no message.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -76,6 +76,21 @@ pub enum ProtoError {
     /// A name that cannot be one.
     #[error(transparent)]
     Name(#[from] NameProblem),
+    /// A name that cannot be a channel's.
+    #[error(transparent)]
+    ChannelName(#[from] ChannelNameProblem),
+    /// A message that the version agreed on does not have.
+    #[error(
+        "{what} needs protocol version {needs}, and this connection speaks {agreed}: update the older of client and puddled"
+    )]
+    TooOld {
+        /// The message.
+        what: &'static str,
+        /// The first version that has it.
+        needs: u8,
+        /// The version of the connection.
+        agreed: u8,
+    },
 }
 
 /// What kind of refusal it is, for programs; the text is for people.

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::limits::MAX_NAME;
+use crate::limits::{MAX_CHANNEL_NAME, MAX_NAME};
 
 /// Why a name cannot be one.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -36,6 +36,35 @@ pub fn check_name(name: &str) -> Result<(), NameProblem> {
     Ok(())
 }
 
+/// Why a name cannot be that of a channel.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "the channel name {name:?} {why}: use parts of A-Z a-z 0-9 . _ - with / between them, {MAX_CHANNEL_NAME} bytes in all, each part beginning with a letter, a digit or _"
+)]
+pub struct ChannelNameProblem {
+    name: String,
+    why: &'static str,
+}
+
+/// Checks that `name` can name a channel: parts like `shop/stock`, each as plain as the name of a pool.
+pub fn check_channel_name(name: &str) -> Result<(), ChannelNameProblem> {
+    let problem = |why| {
+        let name = name.chars().take(MAX_CHANNEL_NAME).collect();
+        Err(ChannelNameProblem { name, why })
+    };
+    if name.is_empty() {
+        return problem("is empty");
+    }
+    if name.len() > MAX_CHANNEL_NAME {
+        return problem("is too long");
+    }
+    if name.split('/').all(|part| check_name(part).is_ok()) {
+        Ok(())
+    } else {
+        problem("has a part that is empty, or has a character that is not allowed there")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +94,36 @@ mod tests {
             "a\0b",
         ] {
             assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn channels_have_parts() {
+        for good in [
+            "a",
+            "shop/stock",
+            "a/b/c.d/_e-9",
+            &"x/".repeat(31).as_str()[..61],
+        ] {
+            assert!(check_channel_name(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            "a/./b",
+            "../a",
+            "a/..",
+            "a/-b",
+            "a b",
+            "a/\0",
+            &"x".repeat(64),
+            &"x/".repeat(32),
+        ] {
+            let e = check_channel_name(bad).expect_err(bad);
+            assert!(e.to_string().contains("channel name"), "{e}");
         }
     }
 }

@@ -6,7 +6,10 @@ use crate::error::{Failure, ProtoError};
 use crate::frame::{check_limit, check_text, decode, encode};
 use crate::limits::{MAX_METRICS, MAX_PAGE, MAX_PUDDLES, MAX_USERS};
 use crate::name::check_name;
-use crate::types::{Id, PoolKind};
+use crate::rpc::{
+    ChannelStat, ConnInfo, ConnStat, RpcStatus, SegmentInfo, SegmentStat, check_version,
+};
+use crate::types::{ChannelId, Id, PoolKind};
 
 /// A puddle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,24 +191,71 @@ pub enum Reply {
     Metrics(String),
     /// What puddled is doing.
     Status(Status),
+    /// A channel, with its socket. From version 2 on, as all that follow.
+    Channel(ChannelId),
+    /// A connection, with its descriptors.
+    Connected(ConnInfo),
+    /// A segment, with its descriptor.
+    Segment(SegmentInfo),
+    /// A page of channels.
+    Channels {
+        /// In the order of their names.
+        channels: Vec<ChannelStat>,
+        /// There are more.
+        more: bool,
+    },
+    /// A page of connections.
+    Conns {
+        /// In the order of their numbers.
+        conns: Vec<ConnStat>,
+        /// There are more.
+        more: bool,
+    },
+    /// A page of segments.
+    Segments {
+        /// In the order of their numbers.
+        segments: Vec<SegmentStat>,
+        /// There are more.
+        more: bool,
+    },
+    /// What puddled does for RPC.
+    RpcStatus(RpcStatus),
 }
 
 impl Reply {
     /// The packet.
     pub fn encode(&self, version: u8) -> Result<Vec<u8>, ProtoError> {
-        self.check()?;
+        self.check(version)?;
         encode(version, self)
     }
 
     /// The reply in a packet; all of its limits hold.
     pub fn decode(version: u8, packet: &[u8]) -> Result<Self, ProtoError> {
         let reply: Reply = decode(version, packet)?;
-        reply.check()?;
+        reply.check(version)?;
         Ok(reply)
     }
 
-    fn check(&self) -> Result<(), ProtoError> {
+    fn check(&self, version: u8) -> Result<(), ProtoError> {
         match self {
+            Reply::Channel(_) | Reply::Connected(_) | Reply::Segment(_) | Reply::RpcStatus(_) => {
+                check_version("a reply on channels", version)
+            }
+            Reply::Channels { channels, .. } => {
+                check_version("a list of channels", version)?;
+                check_page("a page of channels", channels.len())?;
+                channels.iter().try_for_each(ChannelStat::check)
+            }
+            Reply::Conns { conns, .. } => {
+                check_version("a list of connections", version)?;
+                check_page("a page of connections", conns.len())?;
+                conns.iter().try_for_each(ConnStat::check)
+            }
+            Reply::Segments { segments, .. } => {
+                check_version("a list of segments", version)?;
+                check_page("a page of segments", segments.len())?;
+                segments.iter().try_for_each(SegmentStat::check)
+            }
             Reply::Failed(f) => check_text("an error text", &f.text),
             Reply::Pool(pool) => pool.check(),
             Reply::Opened { pool, puddles } | Reply::Stat { pool, puddles } => {
@@ -215,7 +265,7 @@ impl Reply {
             Reply::Journal(j) => check_text("a journal name", &j.name),
             Reply::Log(l) => check_text("a log name", &l.name),
             Reply::Pools { pools, .. } => {
-                check_limit("a page of pools", pools.len() as u64, MAX_PAGE as u64)?;
+                check_page("a page of pools", pools.len())?;
                 pools.iter().try_for_each(PoolStat::check)
             }
             Reply::Import { puddles, .. } => check_puddles(puddles),
@@ -239,6 +289,10 @@ impl PoolStat {
         }
         check_limit("a list of users", self.users.len() as u64, MAX_USERS as u64)
     }
+}
+
+fn check_page(what: &'static str, len: usize) -> Result<(), ProtoError> {
+    check_limit(what, len as u64, MAX_PAGE as u64)
 }
 
 fn check_puddles(puddles: &[PuddleInfo]) -> Result<(), ProtoError> {

@@ -2,12 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use vernal_abi::puddle::{PUDDLE_MAX_SHIFT, PUDDLE_MIN, is_puddle_size};
+use vernal_abi::segment::is_segment_size;
 
 use crate::error::ProtoError;
 use crate::frame::{check_limit, decode, encode};
 use crate::limits::{MAX_LOG, MAX_PAGE, MAX_PUDDLES};
-use crate::name::check_name;
-use crate::types::{Access, Id, PoolKind};
+use crate::name::{check_channel_name, check_name};
+use crate::rpc::check_version;
+use crate::types::{Access, ChannelId, ConnId, Id, PoolKind, SegmentId, SegmentOf};
 
 /// A puddle of a pool that is being imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,19 +173,98 @@ pub enum Request {
     Metrics,
     /// What puddled is doing. [`crate::Reply::Status`].
     Status,
+    /// Opens a channel, whose server the client becomes; its name is free again when the client's connection ends.
+    /// [`crate::Reply::Channel`] with a `SOCK_SEQPACKET` socket on which [`crate::Announce`]s come. From version 2 on, as all that
+    /// follow.
+    ChannelOpen {
+        /// Its name: parts with slashes between them.
+        name: String,
+        /// Its owner; the client's user if not given. Another one only for root.
+        owner: Option<u32>,
+        /// Its group; the client's if not given. Another one than the client's own groups only for root.
+        group: Option<u32>,
+        /// The bits 0o666: who has both may connect, who may read can see it in lists.
+        mode: u16,
+    },
+    /// Closes a channel: its name is free, its connections live on. [`crate::Reply::Done`].
+    ChannelClose {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// Connects to a channel. [`crate::Reply::Connected`] with [`crate::limits::LINK_FDS`] descriptors; the server gets as many.
+    Connect {
+        /// Its name.
+        name: String,
+    },
+    /// Leaves a connection, of which the client is one side: what it owns there is given up, what it has mapped stays mapped.
+    /// [`crate::Reply::Done`].
+    Disconnect {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Makes a segment, which the client owns. [`crate::Reply::Segment`] with its descriptor, writable. The client maps it at
+    /// its home, once, and says [`Request::SegmentReady`]; before that nobody else gets it.
+    Segment {
+        /// What it is for.
+        of: SegmentOf,
+        /// Its size, which must be one of [`vernal_abi::segment::is_segment_size`].
+        size: u64,
+    },
+    /// The client has mapped a segment of its own: puddled seals it, so that nobody can map it writable any more, nor change its
+    /// length. [`crate::Reply::Done`].
+    SegmentReady {
+        /// The segment.
+        segment: SegmentId,
+    },
+    /// Takes a lease on a segment of the other side, or of a channel that the client is connected to; users that own the segment's
+    /// owner may look at it too. [`crate::Reply::Segment`] with its descriptor, read-only.
+    SegmentMap {
+        /// The segment.
+        segment: SegmentId,
+    },
+    /// Gives up a segment, of which the client is the owner, or has a lease. [`crate::Reply::Done`].
+    SegmentDrop {
+        /// The segment.
+        segment: SegmentId,
+    },
+    /// The channels that the client may see, by name. [`crate::Reply::Channels`].
+    ChannelList {
+        /// Names after this one.
+        after: Option<String>,
+        /// At most so many.
+        limit: u16,
+    },
+    /// The connections that the client may see: its user's own ones, those of its user's channels, all for root.
+    /// [`crate::Reply::Conns`].
+    ConnList {
+        /// Numbers after this one.
+        after: Option<ConnId>,
+        /// At most so many.
+        limit: u16,
+    },
+    /// The segments that the client may see: those that its user owns or has mapped, or that belong to a connection that it may
+    /// see. [`crate::Reply::Segments`].
+    SegmentList {
+        /// Numbers after this one.
+        after: Option<SegmentId>,
+        /// At most so many.
+        limit: u16,
+    },
+    /// What puddled does for RPC. [`crate::Reply::RpcStatus`].
+    RpcStatus,
 }
 
 impl Request {
     /// The packet.
     pub fn encode(&self, version: u8) -> Result<Vec<u8>, ProtoError> {
-        self.check()?;
+        self.check(version)?;
         encode(version, self)
     }
 
     /// The request in a packet; all of its limits hold.
     pub fn decode(version: u8, packet: &[u8]) -> Result<Self, ProtoError> {
         let request: Request = decode(version, packet)?;
-        request.check()?;
+        request.check(version)?;
         Ok(request)
     }
 
@@ -212,10 +293,44 @@ impl Request {
             Request::ImportAbort { .. } => "import_abort",
             Request::Metrics => "metrics",
             Request::Status => "status",
+            Request::ChannelOpen { .. } => "channel_open",
+            Request::ChannelClose { .. } => "channel_close",
+            Request::Connect { .. } => "connect",
+            Request::Disconnect { .. } => "disconnect",
+            Request::Segment { .. } => "segment",
+            Request::SegmentReady { .. } => "segment_ready",
+            Request::SegmentMap { .. } => "segment_map",
+            Request::SegmentDrop { .. } => "segment_drop",
+            Request::ChannelList { .. } => "channel_list",
+            Request::ConnList { .. } => "conn_list",
+            Request::SegmentList { .. } => "segment_list",
+            Request::RpcStatus => "rpc_status",
         }
     }
 
-    fn check(&self) -> Result<(), ProtoError> {
+    /// Whether it is about channels, connections or segments.
+    pub fn is_rpc(&self) -> bool {
+        matches!(
+            self,
+            Request::ChannelOpen { .. }
+                | Request::ChannelClose { .. }
+                | Request::Connect { .. }
+                | Request::Disconnect { .. }
+                | Request::Segment { .. }
+                | Request::SegmentReady { .. }
+                | Request::SegmentMap { .. }
+                | Request::SegmentDrop { .. }
+                | Request::ChannelList { .. }
+                | Request::ConnList { .. }
+                | Request::SegmentList { .. }
+                | Request::RpcStatus
+        )
+    }
+
+    fn check(&self, version: u8) -> Result<(), ProtoError> {
+        if self.is_rpc() {
+            check_version(self.kind(), version)?;
+        }
         match self {
             Request::Create {
                 name, mode, size, ..
@@ -277,6 +392,31 @@ impl Request {
                 check_name(name)?;
                 check_mode(*mode)
             }
+            Request::ChannelOpen { name, mode, .. } => {
+                check_channel_name(name)?;
+                check_mode(*mode)
+            }
+            Request::Connect { name } => Ok(check_channel_name(name)?),
+            Request::Segment { size, .. } => {
+                if is_segment_size(*size) {
+                    Ok(())
+                } else {
+                    Err(ProtoError::Value {
+                        what: "a segment size",
+                        value: *size,
+                        remedy: "segments have 2 MiB, or that times a power of two, up to 64 GiB",
+                    })
+                }
+            }
+            Request::ChannelList { after, limit } => {
+                if let Some(after) = after {
+                    check_channel_name(after)?;
+                }
+                check_limit("a page length", u64::from(*limit), MAX_PAGE as u64)
+            }
+            Request::ConnList { limit, .. } | Request::SegmentList { limit, .. } => {
+                check_limit("a page length", u64::from(*limit), MAX_PAGE as u64)
+            }
             Request::Refresh { .. }
             | Request::Shrink { .. }
             | Request::Journal
@@ -286,7 +426,13 @@ impl Request {
             | Request::ImportFinish { .. }
             | Request::ImportAbort { .. }
             | Request::Metrics
-            | Request::Status => Ok(()),
+            | Request::Status
+            | Request::ChannelClose { .. }
+            | Request::Disconnect { .. }
+            | Request::SegmentReady { .. }
+            | Request::SegmentMap { .. }
+            | Request::SegmentDrop { .. }
+            | Request::RpcStatus => Ok(()),
         }
     }
 }
@@ -298,7 +444,7 @@ fn check_mode(mode: u16) -> Result<(), ProtoError> {
         Err(ProtoError::Value {
             what: "a mode",
             value: u64::from(mode),
-            remedy: "a pool can be readable and writable (0o666), nothing else",
+            remedy: "pools and channels can be readable and writable (0o666), nothing else",
         })
     }
 }

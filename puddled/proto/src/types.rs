@@ -52,3 +52,49 @@ pub enum Access {
     /// Read-only descriptors of an image that nobody changes meanwhile, of either kind: for export.
     Snapshot,
 }
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:x}", self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($what, " {:x}"), self.0)
+            }
+        }
+    };
+}
+
+number!(
+    /// The number of a channel. Numbers of channels, connections and segments are not used again, and those of one puddled are
+    /// not those of the next.
+    ChannelId,
+    "channel"
+);
+number!(
+    /// The number of a connection.
+    ConnId,
+    "connection"
+);
+number!(
+    /// The number of a segment.
+    SegmentId,
+    "segment"
+);
+
+/// What a segment is for, which decides who may map it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum SegmentOf {
+    /// A connection: the other side may.
+    Conn(ConnId),
+    /// A channel, whose server makes it: whoever is connected to the channel may.
+    Channel(ChannelId),
+}

@@ -3,7 +3,9 @@
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use vernal_puddled_proto::limits::{MAX_FRAME, MAX_METRICS, MAX_PAGE, MAX_PUDDLES, MAX_TEXT};
+use vernal_puddled_proto::limits::{
+    MAX_FRAME, MAX_LEASES, MAX_METRICS, MAX_PAGE, MAX_PUDDLES, MAX_TEXT,
+};
 use vernal_puddled_proto::*;
 
 const V: u8 = VERSION_MAX;
@@ -28,7 +30,204 @@ fn staged() -> impl Strategy<Value = StagedPuddle> {
     (0u32..=17).prop_map(|k| StagedPuddle { size: 2 << 20 << k })
 }
 
+fn channel_name() -> impl Strategy<Value = String> {
+    "[A-Za-z0-9_][A-Za-z0-9._-]{0,19}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,19}){0,2}"
+}
+
+fn segment_of() -> impl Strategy<Value = SegmentOf> {
+    prop_oneof![
+        any::<u64>().prop_map(|n| SegmentOf::Conn(ConnId(n))),
+        any::<u64>().prop_map(|n| SegmentOf::Channel(ChannelId(n))),
+    ]
+}
+
+fn rpc_request() -> impl Strategy<Value = Request> {
+    let number = any::<u64>;
+    let limit = 0..=MAX_PAGE as u16;
+    prop_oneof![
+        (
+            channel_name(),
+            option::of(any::<u32>()),
+            option::of(any::<u32>()),
+            mode()
+        )
+            .prop_map(|(name, owner, group, mode)| Request::ChannelOpen {
+                name,
+                owner,
+                group,
+                mode
+            }),
+        number().prop_map(|n| Request::ChannelClose {
+            channel: ChannelId(n)
+        }),
+        channel_name().prop_map(|name| Request::Connect { name }),
+        number().prop_map(|n| Request::Disconnect { conn: ConnId(n) }),
+        (segment_of(), 0u32..=15).prop_map(|(of, k)| Request::Segment {
+            of,
+            size: 2 << 20 << k
+        }),
+        number().prop_map(|n| Request::SegmentReady {
+            segment: SegmentId(n)
+        }),
+        number().prop_map(|n| Request::SegmentMap {
+            segment: SegmentId(n)
+        }),
+        number().prop_map(|n| Request::SegmentDrop {
+            segment: SegmentId(n)
+        }),
+        (option::of(channel_name()), limit.clone())
+            .prop_map(|(after, limit)| Request::ChannelList { after, limit }),
+        (option::of(number()), limit.clone()).prop_map(|(after, limit)| Request::ConnList {
+            after: after.map(ConnId),
+            limit
+        }),
+        (option::of(number()), limit).prop_map(|(after, limit)| Request::SegmentList {
+            after: after.map(SegmentId),
+            limit
+        }),
+        Just(Request::RpcStatus),
+    ]
+}
+
 fn request() -> impl Strategy<Value = Request> {
+    prop_oneof![pool_request(), rpc_request()]
+}
+
+fn process() -> impl Strategy<Value = ProcessInfo> {
+    (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(pid, uid, gid)| ProcessInfo {
+        pid,
+        uid,
+        gid,
+    })
+}
+
+fn segment_info() -> impl Strategy<Value = SegmentInfo> {
+    (any::<u64>(), segment_of(), any::<u64>(), any::<u64>()).prop_map(|(n, of, addr, size)| {
+        SegmentInfo {
+            segment: SegmentId(n),
+            of,
+            addr,
+            size,
+        }
+    })
+}
+
+fn channel_stat() -> impl Strategy<Value = ChannelStat> {
+    (
+        (
+            any::<u64>(),
+            channel_name(),
+            any::<u32>(),
+            any::<u32>(),
+            mode(),
+        ),
+        (
+            process(),
+            any::<u32>(),
+            any::<u64>(),
+            any::<u32>(),
+            any::<u64>(),
+        ),
+    )
+        .prop_map(
+            |((n, name, owner, group, mode), (server, connections, connected, segments, bytes))| {
+                ChannelStat {
+                    channel: ChannelId(n),
+                    name,
+                    owner,
+                    group,
+                    mode,
+                    server,
+                    connections,
+                    connected,
+                    segments,
+                    bytes,
+                }
+            },
+        )
+}
+
+fn conn_stat() -> impl Strategy<Value = ConnStat> {
+    (
+        (any::<u64>(), any::<u64>(), channel_name()),
+        (option::of(process()), option::of(process())),
+        (any::<u32>(), any::<u64>()),
+    )
+        .prop_map(
+            |((conn, channel, name), (client, server), (segments, bytes))| ConnStat {
+                conn: ConnId(conn),
+                channel: ChannelId(channel),
+                name,
+                client,
+                server,
+                segments,
+                bytes,
+            },
+        )
+}
+
+fn segment_stat() -> impl Strategy<Value = SegmentStat> {
+    (
+        segment_info(),
+        any::<bool>(),
+        option::of(process()),
+        vec(process(), 0..=MAX_LEASES),
+    )
+        .prop_map(|(info, ready, owner, leases)| SegmentStat {
+            info,
+            ready,
+            owner,
+            leases,
+        })
+}
+
+fn rpc_reply() -> impl Strategy<Value = Reply> {
+    prop_oneof![
+        any::<u64>().prop_map(|n| Reply::Channel(ChannelId(n))),
+        (any::<u64>(), any::<u64>(), process()).prop_map(|(conn, channel, server)| {
+            Reply::Connected(ConnInfo {
+                conn: ConnId(conn),
+                channel: ChannelId(channel),
+                server,
+            })
+        }),
+        segment_info().prop_map(Reply::Segment),
+        (vec(channel_stat(), 0..16), any::<bool>())
+            .prop_map(|(channels, more)| Reply::Channels { channels, more }),
+        (vec(conn_stat(), 0..16), any::<bool>())
+            .prop_map(|(conns, more)| Reply::Conns { conns, more }),
+        (vec(segment_stat(), 0..16), any::<bool>())
+            .prop_map(|(segments, more)| Reply::Segments { segments, more }),
+        any::<[u64; 9]>().prop_map(|n| {
+            let [
+                channels,
+                connections,
+                segments,
+                segment_bytes,
+                address_bytes,
+                ..,
+            ] = n;
+            let [.., leases, orphans, connected, refused] = n;
+            Reply::RpcStatus(RpcStatus {
+                channels,
+                connections,
+                segments,
+                segment_bytes,
+                address_bytes,
+                leases,
+                orphans,
+                connected,
+                refused,
+            })
+        }),
+    ]
+}
+
+fn reply() -> impl Strategy<Value = Reply> {
+    prop_oneof![pool_reply(), rpc_reply()]
+}
+
+fn pool_request() -> impl Strategy<Value = Request> {
     let access = prop_oneof![
         Just(Access::Read),
         Just(Access::Write),
@@ -143,7 +342,7 @@ fn pool() -> impl Strategy<Value = PoolStat> {
         )
 }
 
-fn reply() -> impl Strategy<Value = Reply> {
+fn pool_reply() -> impl Strategy<Value = Reply> {
     prop_oneof![
         ".{0,100}".prop_map(|t| Reply::Failed(Failure::new(ErrorCode::Busy, t))),
         Just(Reply::Done),
@@ -191,9 +390,34 @@ proptest! {
     }
 
     #[test]
+    fn announces_come_back(n in any::<u64>(), client in process(), at in any::<usize>(), to in any::<u8>()) {
+        let announce = Announce::Client { conn: ConnId(n), client };
+        let mut packet = announce.encode(V).unwrap();
+        prop_assert_eq!(Announce::decode(V, &packet).unwrap(), announce);
+        let len = packet.len();
+        packet[at % len] = to;
+        let _ = Announce::decode(V, &packet);
+    }
+
+    #[test]
+    fn an_older_version_has_no_channels(request in rpc_request(), reply in rpc_reply(), old in pool_request()) {
+        let is_too_old = |e: ProtoError| matches!(e, ProtoError::TooOld { needs: 2, agreed: 1, .. });
+        prop_assert!(is_too_old(request.encode(1).unwrap_err()));
+        prop_assert!(is_too_old(reply.encode(1).unwrap_err()));
+        let mut packet = request.encode(V).unwrap();
+        packet[0] = 1;
+        prop_assert!(is_too_old(Request::decode(1, &packet).unwrap_err()));
+        // What version 1 has is byte for byte the same in version 2.
+        let (mut one, two) = (old.encode(1).unwrap(), old.encode(V).unwrap());
+        one[0] = V;
+        prop_assert_eq!(one, two);
+    }
+
+    #[test]
     fn arbitrary_bytes_are_parsed_or_refused(bytes in vec(any::<u8>(), 0..2048)) {
         let _ = Request::decode(V, &bytes);
         let _ = Reply::decode(V, &bytes);
+        let _ = Announce::decode(V, &bytes);
         let _ = Hello::decode(&bytes);
         let _ = Welcome::decode(&bytes);
     }
@@ -306,6 +530,36 @@ fn limits_hold_on_both_sides() {
         sparse: false,
     };
     assert!(matches!(odd.encode(V), Err(ProtoError::Value { .. })));
+    for size in [0, 1, 4096, 3 << 20, 1 << 37, u64::MAX] {
+        let segment = Request::Segment {
+            of: SegmentOf::Conn(ConnId(1)),
+            size,
+        };
+        assert!(matches!(segment.encode(V), Err(ProtoError::Value { .. })));
+    }
+    let leases = SegmentStat {
+        info: SegmentInfo {
+            segment: SegmentId(1),
+            of: SegmentOf::Channel(ChannelId(1)),
+            addr: 0,
+            size: 0,
+        },
+        ready: true,
+        owner: None,
+        leases: vec![
+            ProcessInfo {
+                pid: 1,
+                uid: 1,
+                gid: 1
+            };
+            MAX_LEASES + 1
+        ],
+    };
+    let segments = Reply::Segments {
+        segments: vec![leases],
+        more: false,
+    };
+    assert!(matches!(segments.encode(V), Err(ProtoError::Limit { .. })));
     assert!(
         Reply::Metrics("x".repeat(MAX_METRICS + 1))
             .encode(V)

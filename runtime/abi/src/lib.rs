@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! 0x5700_0000_0000  direct space 512 GiB   pools that are changed in place
+//! 0x5780_0000_0000  RPC space    256 GiB   segments of RPC heaps and rings; puddled gives the addresses
 //! 0x57f0_0000_0000  shadow        16 GiB   one byte per 64-byte line of the tracked range
 //! 0x5800_0000_0000  tracked range  1 TiB   working copies; the addresses programs see
 //! 0x5900_0000_0000  home view      1 TiB   the committed image of the same lines, at a constant distance
@@ -86,6 +87,32 @@ pub const DIRECT_BASE: u64 = 0x5700_0000_0000;
 /// Bytes of the direct space: 512 GiB.
 pub const DIRECT_SIZE: u64 = 1 << 39;
 
+/// First address of the RPC space: memory that processes share for calls, between the direct space and the shadow. No barrier
+/// looks at it.
+pub const RPC_BASE: u64 = 0x5780_0000_0000;
+/// Bytes of the RPC space: 256 GiB.
+pub const RPC_SIZE: u64 = 1 << 38;
+
+/// Whether `addr` lies in the RPC space.
+#[inline(always)]
+pub const fn is_rpc(addr: u64) -> bool {
+    addr.wrapping_sub(RPC_BASE) < RPC_SIZE
+}
+
+/// Segments: the pieces of memory that RPC shares, each written by one process.
+pub mod segment {
+    /// The smallest segment; home addresses are multiples of this. It is a puddle's smallest size too, so that a segment can
+    /// hold a puddle.
+    pub const SEGMENT_MIN: u64 = super::puddle::PUDDLE_MIN;
+    /// log2 of the largest segment in units of [`SEGMENT_MIN`]: 64 GiB, a quarter of the space.
+    pub const SEGMENT_MAX_SHIFT: u32 = 15;
+
+    /// Whether `size` is that of a segment.
+    pub const fn is_segment_size(size: u64) -> bool {
+        size.is_power_of_two() && size >= SEGMENT_MIN && size <= SEGMENT_MIN << SEGMENT_MAX_SHIFT
+    }
+}
+
 /// Puddles: the files that pools are made of.
 pub mod puddle {
     /// A puddle's allocator metadata, relocation and lazy mapping work in chunks of this many bytes.
@@ -150,7 +177,12 @@ const _: () = {
     assert!(SHADOW_BASE + SHADOW_SIZE <= TRACKED_BASE);
     assert!(HOME_BASE == TRACKED_END);
     assert!(HOME_BASE + TRACKED_SIZE <= 0x5a00_0000_0000);
-    assert!(DIRECT_BASE + DIRECT_SIZE <= SHADOW_BASE);
+    assert!(DIRECT_BASE + DIRECT_SIZE <= RPC_BASE);
+    assert!(RPC_BASE + RPC_SIZE <= SHADOW_BASE);
+    assert!(is_rpc(RPC_BASE) && is_rpc(RPC_BASE + RPC_SIZE - 1));
+    assert!(!is_rpc(RPC_BASE - 1) && !is_rpc(RPC_BASE + RPC_SIZE) && !is_tracked(RPC_BASE));
+    assert!(segment::is_segment_size(puddle::PUDDLE_MIN));
+    assert!(segment::SEGMENT_MIN << segment::SEGMENT_MAX_SHIFT <= RPC_SIZE);
     assert!(is_tracked(TRACKED_BASE) && is_tracked(TRACKED_END - 1));
     assert!(!is_tracked(TRACKED_BASE - 1) && !is_tracked(TRACKED_END));
     assert!(line_addr(line_of(TRACKED_BASE + 130)) == TRACKED_BASE + 128);
