@@ -71,7 +71,7 @@ impl<O: OwnWords, P: PeerWords> Consumer<O, P> {
     }
 
     /// Takes the next message, if there is one.
-    #[inline]
+    #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Option<Message>, Corrupt> {
         let Some(word0) = self.poll()? else {
             return Ok(None);
@@ -84,7 +84,7 @@ impl<O: OwnWords, P: PeerWords> Consumer<O, P> {
             *word = self.slots.load(base + i);
         }
         let message =
-            Message::unpack(&words, self.slot()).inspect_err(|e| self.corrupt = Some(*e))?;
+            Message::from_words(words, self.slot()).inspect_err(|e| self.corrupt = Some(*e))?;
         self.head = self.head.wrapping_add(1);
         if self.head.wrapping_sub(self.given) >= (self.count / 4).max(1) {
             self.give_credits();
@@ -105,13 +105,13 @@ impl<O: OwnWords, P: PeerWords> Consumer<O, P> {
     }
 
     /// Whether credits were given to a peer that may sleep for want of them, and has to be woken.
-    #[inline]
+    #[inline(always)]
     pub fn must_wake(&mut self) -> bool {
         std::mem::take(&mut self.unannounced) && self.peer.must_wake()
     }
 
     /// Word 0 of the slot at the head, when it holds the next message.
-    #[inline]
+    #[inline(always)]
     fn poll(&mut self) -> Result<Option<u64>, Corrupt> {
         if let Some(e) = self.corrupt {
             return Err(e);

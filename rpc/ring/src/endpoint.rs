@@ -70,7 +70,7 @@ impl<O: OwnWords, P: PeerWords, K: Park> Endpoint<O, P, K> {
     }
 
     /// Sends a message, if there is room, and wakes a sleeping peer.
-    #[inline]
+    #[inline(always)]
     pub fn try_send(&mut self, message: &Message) -> Result<(), SendError> {
         self.producer.try_send(message)?;
         if self.producer.must_wake() {
@@ -80,7 +80,7 @@ impl<O: OwnWords, P: PeerWords, K: Park> Endpoint<O, P, K> {
     }
 
     /// Takes a message that is there.
-    #[inline]
+    #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Option<Message>, Corrupt> {
         let message = self.consumer.try_recv()?;
         if self.consumer.must_wake() {
@@ -90,7 +90,7 @@ impl<O: OwnWords, P: PeerWords, K: Park> Endpoint<O, P, K> {
     }
 
     /// Waits for a message.
-    #[inline]
+    #[inline(always)]
     pub fn recv(&mut self, deadline: Option<Instant>) -> Result<Received<K::Stop>, Corrupt> {
         let mut wait = self.backoff.begin(deadline);
         loop {

@@ -67,13 +67,13 @@ impl<O: OwnWords, P: PeerWords> Producer<O, P> {
     }
 
     /// Sends a message, if there is room. The peer may sleep: see [`must_wake`](Self::must_wake).
-    #[inline]
+    #[inline(always)]
     pub fn try_send(&mut self, message: &Message) -> Result<(), SendError> {
         if !self.has_room()? {
             return Err(SendError::Full { slots: self.count });
         }
         let base = slot_base(self.tail, self.count);
-        let words = message.pack();
+        let words = message.words();
         for (i, &word) in words.iter().enumerate().skip(1) {
             self.slots.store(base + i, word);
         }
@@ -86,7 +86,7 @@ impl<O: OwnWords, P: PeerWords> Producer<O, P> {
     }
 
     /// To be called after sending one message or several: does the peer sleep, and has to be woken?
-    #[inline]
+    #[inline(always)]
     pub fn must_wake(&mut self) -> bool {
         self.peer.must_wake()
     }

@@ -91,7 +91,7 @@ impl<P: PeerWords> Ringer<P> {
 
     /// To be called after publishing: does the peer sleep? True at most once for each of its sleeps, since one wake-up is
     /// enough. A peer that lies here harms itself alone.
-    #[inline]
+    #[inline(always)]
     pub fn must_wake(&mut self) -> bool {
         // Without this fence the sleep word may be read before what was published is visible.
         self.line.full_fence();

@@ -162,15 +162,14 @@ fn sides(omit: Omit, first: u64) -> (Side, Side) {
 }
 
 fn message(call: u64) -> Message {
-    Message {
-        deadline: !call,
-        body: Body::Object(ObjectRef {
-            address: call * 3,
-            type_id: call * 5,
-            extra: [call * 7, call * 11],
-        }),
-        ..Message::new(KIND, call, call as u32)
-    }
+    let object = ObjectRef {
+        address: call * 3,
+        type_id: call * 5,
+        extra: [call * 7, call * 11],
+    };
+    Message::new(KIND, call, call as u32)
+        .with_deadline(!call)
+        .with_object(object)
 }
 
 fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
