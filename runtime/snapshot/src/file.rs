@@ -203,7 +203,8 @@ pub fn resolve_journal(path: &Path, named: &Path) -> PathBuf {
     }
 }
 
-/// Removes a journal that no member's metadata names any more. Members that cannot be looked at keep it.
+/// Removes a journal that no member's metadata names any more. Members that cannot be looked at keep it, and so do those that
+/// lie beside it and not where they were: files that were moved or copied together before they were recovered still need it.
 pub fn remove_if_orphan(journal: &Path) {
     let Ok(media) = FileMedia::open_read_only(journal) else {
         return;
@@ -211,8 +212,9 @@ pub fn remove_if_orphan(journal: &Path) {
     let Ok(reader) = JournalReader::open(media, journal.display().to_string()) else {
         return;
     };
-    let look = |p: &[u8]| match FileMedia::open_read_only(Path::new(std::ffi::OsStr::from_bytes(p)))
-    {
+    let named = |p: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(p));
+    let beside = |p: &[u8]| journal.with_file_name(named(p).file_name().unwrap_or_default());
+    let look = |path: PathBuf| match FileMedia::open_read_only(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         // Whatever cannot be read keeps the journal.
         Err(source) => Err(RecoveryError::Io {
@@ -224,7 +226,11 @@ pub fn remove_if_orphan(journal: &Path) {
             MetaFile::load(media, journal.display().to_string()).map(|m| Some(m.meta().clone()))
         }
     };
-    if reader.is_deletable(look).is_ok_and(|yes| yes) && std::fs::remove_file(journal).is_ok() {
+    let nobody = reader.is_deletable(|p| look(named(p))).is_ok_and(|yes| yes)
+        && reader
+            .is_deletable(|p| look(beside(p)))
+            .is_ok_and(|yes| yes);
+    if nobody && std::fs::remove_file(journal).is_ok() {
         let _ = sync_parent_dir(journal);
     }
 }

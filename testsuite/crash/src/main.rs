@@ -35,6 +35,9 @@ struct Mutants {
     /// Only mutants whose name or file contains this
     #[arg(long)]
     only: Option<String>,
+    /// Those of soak too; the tests of every run leave them out to save time
+    #[arg(long)]
+    all: bool,
     /// List them and do nothing
     #[arg(long)]
     list: bool,
@@ -260,7 +263,11 @@ fn mutants(args: &Mutants) -> Result<(), String> {
             m.name.contains(part.as_str()) || m.edits.iter().any(|e| e.file.contains(part.as_str()))
         }
     };
-    let chosen: Vec<&Mutant> = mutants::all().filter(wanted).collect();
+    let chosen: Vec<&Mutant> = if args.all {
+        mutants::all().filter(wanted).collect()
+    } else {
+        mutants::usual().filter(wanted).collect()
+    };
     if args.list {
         for m in &chosen {
             println!("{:<64}{}", m.name, m.test.join(" "));

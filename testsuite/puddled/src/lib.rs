@@ -7,6 +7,8 @@
 #![warn(missing_docs)]
 
 pub mod actor;
+mod packed;
 mod place;
 
+pub use packed::{pack, unpack};
 pub use place::{Actor, Place, USER_A, USER_B, need_root, run_id, spawn, until};

@@ -79,7 +79,7 @@ pub const SUITES: &[Suite] = &[
         name: "mutants",
         package: "vernal-crash",
         once: &["mutants"],
-        soak: &["mutants"],
+        soak: &["mutants", "--all"],
         limit: minutes(15),
         groups: &[],
     },

@@ -384,7 +384,12 @@ fn recover_one(
             break;
         }
         if let Some(member) = MemberPath::decode(&bytes) {
-            let dir = PathBuf::from(OsStr::from_bytes(&member.path));
+            // The first is the pool beside which the logs lie. It is meant here and now: the directory may have been moved, or
+            // copied while another process still uses the original.
+            let dir = match index {
+                0 => dir.to_owned(),
+                _ => PathBuf::from(OsStr::from_bytes(&member.path)),
+            };
             // A pool that is gone needs no recovery; entries that name it quarantine their log.
             if dir.exists() {
                 puddles.extend(puddles_of(&dir)?);

@@ -5,6 +5,7 @@
 
 mod compiler;
 mod direct;
+mod heap;
 mod runtime;
 mod table;
 
@@ -14,16 +15,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Every mutant: of the journal and its formats, of the direct mode, of the runtime, of the compiler pass.
-pub fn all() -> impl Iterator<Item = &'static Mutant> {
+/// The mutants of every run: of the journal and its formats, of the direct mode, of the runtime, of the heap, of the compiler
+/// pass.
+pub fn usual() -> impl Iterator<Item = &'static Mutant> {
     [
         table::MUTANTS,
         direct::MUTANTS,
         runtime::MUTANTS,
+        heap::MUTANTS,
         compiler::MUTANTS,
     ]
     .into_iter()
     .flatten()
+}
+
+/// Every mutant, those of soak included.
+pub fn all() -> impl Iterator<Item = &'static Mutant> {
+    usual().chain(heap::MORE)
 }
 
 /// One change of a source file.
@@ -50,18 +58,8 @@ pub struct Mutant {
 
 /// Longest that a mutant's test may run; one that hangs is caught too.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
-/// What is copied of the workspace.
-const COPIED: [&str; 9] = [
-    "Cargo.toml",
-    "Cargo.lock",
-    ".cargo",
-    "runtime",
-    "puddled",
-    "llvm-pass",
-    "tools",
-    "testsuite",
-    "rust-toolchain.toml",
-];
+/// What is copied of the workspace besides its crates.
+const COPIED: [&str; 4] = ["Cargo.toml", "Cargo.lock", ".cargo", "rust-toolchain.toml"];
 
 /// How a mutant ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +119,12 @@ impl Nursery {
             tree: base.join("tree"),
             target: base.join("target"),
         };
-        for name in COPIED {
+        let folders = crate_folders(&fs::read_to_string(root.join("Cargo.toml"))?);
+        for name in COPIED
+            .iter()
+            .copied()
+            .chain(folders.iter().map(String::as_str))
+        {
             sync(&root.join(name), &nursery.tree.join(name))?;
         }
         Ok(nursery)
@@ -198,6 +201,21 @@ impl Nursery {
             .args(arguments);
         cargo
     }
+}
+
+/// The folders in which the workspace's crates lie, from its `members = ["runtime/*", …]`.
+pub fn crate_folders(manifest: &str) -> Vec<String> {
+    let list = manifest.split_once("members = [").map_or("", |(_, l)| l);
+    let list = list.split_once(']').map_or("", |(list, _)| list);
+    let mut folders: Vec<String> = list
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|member| member.split('/').next())
+        .map(str::to_owned)
+        .collect();
+    folders.dedup();
+    folders
 }
 
 /// Copies what differs, so that unchanged files keep their times and are not built again.
