@@ -35,7 +35,7 @@ struct Changes {
 }
 
 /// Block and place in it of element `n`, with blocks of 64, 128, 256, …
-fn split(n: u64) -> (usize, usize) {
+pub(crate) fn split(n: u64) -> (usize, usize) {
     let block = (n / TYPE_BLOCK_FIRST + 1).ilog2();
     let first = ((1u64 << block) - 1) * TYPE_BLOCK_FIRST;
     (block as usize, (n - first) as usize)

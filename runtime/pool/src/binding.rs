@@ -288,7 +288,8 @@ pub(crate) fn record(pool: &Inner) -> Result<(), Error> {
 
 /// A type was taken into the pool: from the first one with process-bound values on there is a record.
 pub(crate) fn note_type(pool: &Inner, cache: &mut ThreadCache, index: u32) -> Result<(), Error> {
-    if !is_bound(pool, index) || pool.heap.binding_record().is_some() {
+    // A volatile pool outlives no process, and its peers are told nothing of where this one's code lies.
+    if pool.volatile || !is_bound(pool, index) || pool.heap.binding_record().is_some() {
         return Ok(());
     }
     pool.with_room(|p| write_record(p, cache))

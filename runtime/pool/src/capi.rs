@@ -43,7 +43,7 @@ pub unsafe fn new(handle: usize, bytes: u64, ty: *const VnType) -> Result<u64, E
 /// Allocates zeroed bytes without pointers.
 pub fn new_bytes(handle: usize, bytes: u64) -> Result<u64, Error> {
     registry::with(handle, |l| {
-        let _bracket = Bracket::new();
+        let _bracket = Bracket::of(&l.pool);
         l.alloc(bytes, 16, TYPE_RAW)
     })
 }
@@ -84,7 +84,8 @@ pub fn usable_size(addr: u64) -> Result<u64, Error> {
     })
 }
 
-/// Before a change of `[addr, addr + len)`. Buffered pools know of stores already.
+/// Before a change of `[addr, addr + len)`. Buffered pools know of stores already, and volatile ones
+/// take nothing back.
 pub fn tx_add(addr: u64, len: u64) -> Result<(), Error> {
     check_range(addr, len, "vn_tx_add")?;
     if is_direct(addr) {

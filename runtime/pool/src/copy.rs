@@ -71,7 +71,7 @@ impl CopyTarget for Destination {
 
 /// Copies the object at `addr` of the pool `from`, and what it reaches there, into the pool `to`; the copy's address.
 pub(crate) fn graph(from: &Inner, addr: u64, to: Arc<Inner>) -> Result<u64, Error> {
-    if tx::depth() == 0 {
+    if tx::depth() == 0 && !to.volatile {
         return Err(Error::invalid(
             "vn_copy without a transaction: begin one with vn_tx_begin or VN_TX",
         ));

@@ -17,6 +17,7 @@ use crate::direct::DirectPool;
 use crate::lazy::Lazy;
 use crate::memory::Memory;
 use crate::program::{self};
+use crate::segment::Segment;
 use crate::source::{GrantedPuddle, PoolInfo, PoolSource};
 use crate::{Error, registry, tx};
 
@@ -27,6 +28,8 @@ pub(crate) struct Puddle {
     pub file: File,
     /// Readers: the mapping.
     pub reader: Option<ReadOnlyPuddle>,
+    /// Volatile pools: the mapping.
+    pub segment: Option<Segment>,
 }
 
 pub(crate) struct Inner {
@@ -35,6 +38,8 @@ pub(crate) struct Inner {
     pub memory: Arc<Memory>,
     /// A pool that is changed in place.
     pub direct: Option<Arc<DirectPool>>,
+    /// A pool that lasts as long as its process: no journal, no commits, no roll-backs.
+    pub volatile: bool,
     pub source: Mutex<Option<Box<dyn PoolSource>>>,
     pub puddles: Mutex<Vec<Puddle>>,
     /// Counts growths, so that two threads that find the pool full do not both grow it.
@@ -54,6 +59,7 @@ pub(crate) struct Mapping {
     pub puddles: Vec<Puddle>,
     pub memory: Arc<Memory>,
     pub direct: Option<Arc<DirectPool>>,
+    pub volatile: bool,
 }
 
 impl Drop for Mapping {
@@ -62,7 +68,7 @@ impl Drop for Mapping {
             self.memory.remove(p.mapped.addr);
             if let Some(direct) = &self.direct {
                 direct.unmap(p.mapped.addr);
-            } else if p.reader.is_none() {
+            } else if p.reader.is_none() && p.segment.is_none() {
                 let _ = unmap_puddle(p.mapped.addr);
             }
         }
@@ -87,6 +93,15 @@ impl Bracket {
         }
         Bracket(needed)
     }
+
+    /// The same for a change of this pool only: no commit and no abort looks at a volatile one.
+    #[inline]
+    pub fn of(pool: &Inner) -> Self {
+        match pool.volatile {
+            true => Bracket(false),
+            false => Bracket::new(),
+        }
+    }
 }
 
 impl Drop for Bracket {
@@ -106,6 +121,7 @@ pub(crate) fn map(
     mapping: &mut Mapping,
 ) -> Result<Mapped, Error> {
     if !info.direct
+        && !mapping.volatile
         && !vernal_snapshot::is_free(g.addr, g.size)
         && let Some(addr) = source.readdress(g.uuid)?
     {
@@ -128,7 +144,11 @@ pub(crate) fn map(
         .file
         .try_clone()
         .map_err(|e| Error::io(&g.name, "duplicating the descriptor", e))?;
-    let reader = if let Some(direct) = &mapping.direct {
+    let mut segment = None;
+    let reader = if mapping.volatile {
+        segment = Some(Segment::own(&g.file, &g.name, g.addr, g.size)?);
+        None
+    } else if let Some(direct) = &mapping.direct {
         direct.map(&g.file, &g.name, g.addr, g.size)?;
         // Direct pools are shared: the lock on the metadata was for finding out what to map.
         drop(source.take_owner(g.uuid));
@@ -170,6 +190,7 @@ pub(crate) fn map(
         mapped,
         file,
         reader,
+        segment,
     });
     if !mapping.memory.add(g.addr, g.size) {
         return Err(Error::Puddle {
@@ -218,7 +239,7 @@ impl Inner {
     }
 
     pub fn realloc(&self, cache: &mut ThreadCache, addr: u64, size: u64) -> Result<u64, Error> {
-        let _bracket = Bracket::new();
+        let _bracket = Bracket::of(self);
         if self.direct.is_none() || tx::depth() == 0 {
             return self.with_room(|p| p.heap.realloc(cache, addr, size));
         }
@@ -238,7 +259,7 @@ impl Inner {
     }
 
     pub fn free_now(&self, addr: u64) -> Result<(), Error> {
-        let _bracket = Bracket::new();
+        let _bracket = Bracket::of(self);
         self.in_heap(|| self.heap.free(addr).map_err(|e| self.heap_error(e)))
     }
 
@@ -369,6 +390,7 @@ impl Inner {
                 puddles: Vec::new(),
                 memory: Arc::clone(&self.memory),
                 direct: self.direct.clone(),
+                volatile: self.volatile,
             };
             let mapped = map(source, &self.info, granted, &mut mapping)?;
             puddles.append(&mut mapping.puddles);
@@ -419,7 +441,7 @@ impl Inner {
         }
         let mut puddles = lock(&self.puddles);
         {
-            let _bracket = Bracket::new();
+            let _bracket = Bracket::of(self);
             let directory = self.heap.directory().map_err(|e| self.heap_error(e))?;
             if directory.len() == puddles.len() && directory.len() == 1 {
                 return Ok(0);
@@ -443,7 +465,9 @@ impl Inner {
             return Ok(0);
         }
         // The directory without them first: a crash leaves files that nobody names, and the next writer deletes them.
-        if let Err(e) = runtime::commit() {
+        if !self.volatile
+            && let Err(e) = runtime::commit()
+        {
             puddles.extend(gone);
             return Err(e.into());
         }
@@ -451,7 +475,10 @@ impl Inner {
         for p in gone {
             registry::uncover(p.mapped.addr, p.mapped.size);
             self.memory.remove(p.mapped.addr);
-            unmap_puddle(p.mapped.addr)?;
+            match p.segment {
+                Some(segment) => drop(segment),
+                None => unmap_puddle(p.mapped.addr)?,
+            }
             if let Some(source) = lock(&self.source).as_deref() {
                 source.shrink(p.mapped.uuid)?;
             }
@@ -478,7 +505,8 @@ impl Inner {
                 direct.unmap(p.mapped.addr);
                 continue;
             }
-            if p.reader.is_some() {
+            // What is mapped for reading, or is volatile, is unmapped when it is dropped.
+            if p.reader.is_some() || p.segment.is_some() {
                 continue;
             }
             let spare = committed && !directory.contains(&p.mapped.uuid);

@@ -55,7 +55,7 @@ impl Local {
         key: usize,
         ty: impl FnOnce() -> Result<T, Error>,
     ) -> Result<u64, Error> {
-        let _bracket = Bracket::new();
+        let _bracket = Bracket::of(&self.pool);
         let (index, align) = self.type_index(key, ty)?;
         self.alloc(size, align, index)
     }
@@ -153,7 +153,7 @@ impl Local {
                 ),
             });
         }
-        let _bracket = Bracket::new();
+        let _bracket = Bracket::of(&self.pool);
         let (index, align) = self.type_index(key, ty)?;
         // Two threads that both find no root agree on one.
         static MAKING: Mutex<()> = Mutex::new(());

@@ -18,6 +18,8 @@ pub(crate) struct Memory {
     read_only: AtomicBool,
     /// A pool that is changed in place, under logs.
     direct: Option<DirectMemory>,
+    /// Nobody is told of changes.
+    volatile: bool,
 }
 
 impl Memory {
@@ -27,6 +29,14 @@ impl Memory {
             top: AtomicUsize::new(0),
             read_only: AtomicBool::new(read_only),
             direct,
+            volatile: false,
+        }
+    }
+
+    pub fn volatile() -> Self {
+        Memory {
+            volatile: true,
+            ..Memory::new(false, None)
         }
     }
 
@@ -98,6 +108,7 @@ impl PoolMemory for Memory {
     #[inline]
     fn after_write(&self, addr: u64, len: u64) {
         match &self.direct {
+            None if self.volatile => {}
             None => mark_range(addr, len),
             Some(direct) => direct.after_write(addr, len),
         }

@@ -90,6 +90,7 @@ impl Pool {
             puddles: Vec::new(),
             memory: Arc::clone(&memory),
             direct: direct.clone(),
+            volatile: false,
         };
         let heap_error = |source| Error::Heap {
             pool: info.name.clone(),
@@ -139,6 +140,7 @@ impl Pool {
             heap,
             memory,
             direct,
+            volatile: false,
             source: Mutex::new(Some(source)),
             puddles: Mutex::new(puddles),
             grown: AtomicU64::new(0),
@@ -152,6 +154,65 @@ impl Pool {
         }
         registry::add(&inner);
         Ok(pool)
+    }
+
+    /// Makes an empty pool that lasts as long as this process keeps it open, in puddles that `source` gives: shared memory
+    /// that this process alone may write.
+    ///
+    /// Everything works on it as on other pools, but nothing is ever committed, and nothing is rolled back: a transaction that
+    /// spans pools of several kinds leaves what it did to a volatile one, whether it commits or aborts.
+    pub fn create_volatile(source: Box<dyn PoolSource>) -> Result<Pool, Error> {
+        let info = source.describe();
+        if info.direct || info.read_only {
+            return Err(Error::invalid(format!(
+                "pool {} is volatile: it is neither changed under logs nor opened for reading",
+                info.name
+            )));
+        }
+        let memory = Arc::new(Memory::volatile());
+        let mut mapping = Mapping {
+            puddles: Vec::new(),
+            memory: Arc::clone(&memory),
+            direct: None,
+            volatile: true,
+        };
+        let heap_error = |source| Error::Heap {
+            pool: info.name.clone(),
+            source,
+        };
+        let mut granted = source.puddles()?;
+        let root = match granted.is_empty() {
+            true => source.grow(vernal_abi::puddle::PUDDLE_MIN)?,
+            false => granted.swap_remove(0),
+        };
+        let identity = vernal_heap::PoolIdentity {
+            uuid: root.uuid,
+            label: label_of(&info.name),
+            direct: false,
+        };
+        let root = map(&*source, &info, root, &mut mapping)?;
+        Heap::format_root(&memory, root, &identity).map_err(heap_error)?;
+        let heap = Heap::open(Arc::clone(&memory), &[root]).map_err(heap_error)?;
+        let puddles = std::mem::take(&mut mapping.puddles);
+        let inner = Arc::new(Inner {
+            info,
+            heap,
+            memory,
+            direct: None,
+            volatile: true,
+            source: Mutex::new(Some(source)),
+            puddles: Mutex::new(puddles),
+            grown: AtomicU64::new(0),
+            lazy: OnceLock::new(),
+            closed: AtomicBool::new(false),
+        });
+        registry::add(&inner);
+        Ok(Pool(inner))
+    }
+
+    /// Whether it lasts only as long as it is open.
+    pub fn is_volatile(&self) -> bool {
+        self.0.volatile
     }
 
     /// Compares types, and arranges for pointers and process-bound values to be rewritten where the pool or the program has
@@ -190,7 +251,7 @@ impl Pool {
 
     /// What is known of the heap.
     pub fn check(&self) -> vernal_heap::CheckReport {
-        let _bracket = Bracket::new();
+        let _bracket = Bracket::of(&self.0);
         let checked = self.0.in_heap(|| Ok(self.0.heap.check()));
         // What another process has done to a direct pool may keep this one from looking at it together with others.
         checked.unwrap_or_else(|_| self.0.heap.check())
@@ -219,7 +280,7 @@ impl Pool {
     /// Makes the object at `addr` the root object; 0: none.
     pub fn set_root(&self, addr: u64) -> Result<(), Error> {
         self.0.check_writable()?;
-        let _bracket = Bracket::new();
+        let _bracket = Bracket::of(&self.0);
         self.0
             .in_heap(|| self.0.heap.set_root(addr).map_err(|e| self.0.heap_error(e)))
     }
@@ -232,7 +293,7 @@ impl Pool {
     /// Allocates zeroed bytes in which there will be no pointers.
     pub fn alloc_bytes(&self, size: u64) -> Result<u64, Error> {
         registry::with(self.handle(), |l| {
-            let _bracket = Bracket::new();
+            let _bracket = Bracket::of(&l.pool);
             l.alloc(size, 16, TYPE_RAW)
         })
     }
@@ -251,7 +312,9 @@ impl Pool {
 
     /// Gives puddles without objects back; durable when it returns. Returns how many.
     pub fn shrink(&self) -> Result<usize, Error> {
-        check_outside()?;
+        if !self.0.volatile {
+            check_outside()?;
+        }
         registry::with(self.handle(), |l| {
             let inner = Arc::clone(&l.pool);
             inner.shrink(&mut l.cache)
@@ -264,10 +327,12 @@ impl Pool {
         crate::lazy::finish(&self.0)
     }
 
-    /// Commits what is uncommitted and unmaps the pool.
+    /// Commits what is uncommitted and unmaps the pool. A volatile one is gone then.
     pub fn close(self) -> Result<(), Error> {
-        check_outside()?;
         let inner = &self.0;
+        if !inner.volatile {
+            check_outside()?;
+        }
         if inner.closed.load(Ordering::Acquire) {
             return Err(Error::invalid(format!(
                 "pool {} is closed already",
@@ -275,7 +340,7 @@ impl Pool {
             )));
         }
         let mut committed = false;
-        if !inner.info.read_only {
+        if !inner.info.read_only && !inner.volatile {
             // A commit that fails leaves the pool open: nothing is lost.
             runtime::commit()?;
             let shrunk = registry::with(self.handle(), |l| {
@@ -292,6 +357,12 @@ impl Pool {
         registry::remove(inner);
         inner.unmap_all(committed)
     }
+}
+
+/// As much of a name as a label holds.
+fn label_of(name: &str) -> String {
+    let end = name.floor_char_boundary(vernal_format::puddle::LABEL_MAX);
+    name.get(..end).unwrap_or_default().replace('\0', "?")
 }
 
 fn check_outside() -> Result<(), Error> {

@@ -11,10 +11,14 @@ use crate::pool::{Inner, Local};
 
 const TRACKED_CHUNKS: usize = (abi::TRACKED_SIZE / CHUNK_SIZE) as usize;
 const DIRECT_CHUNKS: usize = (abi::DIRECT_SIZE / CHUNK_SIZE) as usize;
+const RPC_CHUNKS: usize = (abi::RPC_SIZE / CHUNK_SIZE) as usize;
+const ALL_CHUNKS: usize = TRACKED_CHUNKS + DIRECT_CHUNKS + RPC_CHUNKS;
 
-/// The pool of each chunk of the tracked range, and then of the direct space.
-static CHUNKS: [AtomicPtr<Inner>; TRACKED_CHUNKS + DIRECT_CHUNKS] =
-    [const { AtomicPtr::new(std::ptr::null_mut()) }; TRACKED_CHUNKS + DIRECT_CHUNKS];
+/// The pool of each chunk of the tracked range, then of the direct space, which the RPC space follows.
+static CHUNKS: [AtomicPtr<Inner>; ALL_CHUNKS] =
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; ALL_CHUNKS];
+
+const _: () = assert!(abi::DIRECT_BASE + abi::DIRECT_SIZE == abi::RPC_BASE);
 
 static POOLS: Mutex<Vec<Arc<Inner>>> = Mutex::new(Vec::new());
 /// Changes whenever a pool is opened or closed: threads look again whether what they keep still counts.
@@ -35,7 +39,7 @@ fn chunk(addr: u64) -> Option<&'static AtomicPtr<Inner>> {
         return CHUNKS.get(((addr - abi::TRACKED_BASE) / CHUNK_SIZE) as usize);
     }
     let at = addr.wrapping_sub(abi::DIRECT_BASE);
-    if at >= abi::DIRECT_SIZE {
+    if at >= abi::DIRECT_SIZE + abi::RPC_SIZE {
         return None;
     }
     CHUNKS.get(TRACKED_CHUNKS + (at / CHUNK_SIZE) as usize)

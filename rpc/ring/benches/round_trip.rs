@@ -1,0 +1,253 @@
+//! The ring's round trip against the raw exchange of two cache lines, between two threads, interleaved in one run.
+//!
+//! `cargo bench -p vernal-ring --bench round_trip [-- --json] [--rounds N]`. Each round runs every row once, a thousand
+//! trips each; a row is the median of its rounds, and the ratio is the median of the ratios to the raw row of the same round.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+use vernal_ring::*;
+
+/// Short, so that most rounds run without an interruption.
+const TRIPS: u64 = 1000;
+const CALL: std::num::NonZeroU8 = std::num::NonZeroU8::MIN;
+
+/// A cache line, alone in its pair.
+#[repr(align(128))]
+struct Line(AtomicU64);
+
+/// Raw: each thread waits for the other's line, then writes its own.
+fn raw(trips: u64) -> Duration {
+    let lines = Arc::new((Line(AtomicU64::new(0)), Line(AtomicU64::new(0))));
+    let theirs = lines.clone();
+    let peer = std::thread::spawn(move || {
+        for i in 1..=trips {
+            while theirs.0.0.load(Ordering::Acquire) != i {}
+            theirs.1.0.store(i, Ordering::Release);
+        }
+    });
+    let warm = trips / 4;
+    let mut start = Instant::now();
+    for i in 1..=trips {
+        if i == warm {
+            start = Instant::now();
+        }
+        lines.0.0.store(i, Ordering::Release);
+        while lines.1.0.load(Ordering::Acquire) != i {}
+    }
+    let took = start.elapsed();
+    peer.join().expect("joined");
+    took / (trips - warm) as u32
+}
+
+#[derive(Default)]
+struct Event {
+    pending: Mutex<bool>,
+    changed: Condvar,
+}
+
+struct EventPark {
+    own: Arc<Event>,
+    peer: Arc<Event>,
+}
+
+impl Park for EventPark {
+    type Stop = ();
+    fn block(&mut self, _: Option<Instant>) -> ControlFlow<()> {
+        let mut pending = self.own.pending.lock().expect("lock");
+        while !*pending {
+            pending = self.own.changed.wait(pending).expect("lock");
+        }
+        *pending = false;
+        ControlFlow::Continue(())
+    }
+    fn check(&mut self) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+    fn wake(&mut self) {
+        *self.peer.pending.lock().expect("lock") = true;
+        self.peer.changed.notify_one();
+    }
+}
+
+/// A block on a condition variable and back, without any ring: what sleeping itself costs here.
+fn condvar(trips: u64) -> Duration {
+    let events = (Arc::new(Event::default()), Arc::new(Event::default()));
+    let mut mine = EventPark {
+        own: events.0.clone(),
+        peer: events.1.clone(),
+    };
+    let mut theirs = EventPark {
+        own: events.1,
+        peer: events.0,
+    };
+    let peer = std::thread::spawn(move || {
+        for _ in 0..trips {
+            let _ = theirs.block(None);
+            theirs.wake();
+        }
+    });
+    let start = Instant::now();
+    for _ in 0..trips {
+        mine.wake();
+        let _ = mine.block(None);
+    }
+    let took = start.elapsed();
+    peer.join().expect("joined");
+    took / trips as u32
+}
+
+/// Memory of one side, at a cache line.
+#[derive(Clone)]
+struct Memory(Arc<Vec<AtomicU64>>, usize, usize);
+
+impl AsRef<[AtomicU64]> for Memory {
+    fn as_ref(&self) -> &[AtomicU64] {
+        &self.0[self.1..self.2]
+    }
+}
+
+fn memory(slots: usize) -> Memory {
+    let words = Area::new(slots).words();
+    let v: Vec<AtomicU64> = (0..words + 16).map(|_| AtomicU64::new(0)).collect();
+    let start = (128 - v.as_ptr() as usize % 128) % 128 / 8;
+    Memory(Arc::new(v), start, start + words)
+}
+
+type Words = Mapped<Memory>;
+
+fn part(m: &Memory, r: std::ops::Range<usize>) -> Words {
+    Mapped::new(Memory(m.0.clone(), m.1 + r.start, m.1 + r.end))
+}
+
+fn endpoint(
+    own: &Memory,
+    peer: &Memory,
+    park: EventPark,
+    policy: WaitPolicy,
+    slots: usize,
+) -> Endpoint<Words, Words, EventPark> {
+    let a = Area::new(slots);
+    Endpoint::new(
+        Producer::new(part(own, a.slots()), part(peer, a.line()), slots).expect("producer"),
+        Consumer::new(
+            part(peer, a.slots()),
+            part(own, a.line()),
+            part(peer, a.line()),
+            slots,
+        )
+        .expect("consumer"),
+        Sleeper::new(part(own, a.line())).expect("sleeper"),
+        park,
+        policy,
+    )
+}
+
+/// A call and its reply through two rings, `depth` calls in flight.
+fn ring(trips: u64, policy: WaitPolicy, depth: u64) -> Duration {
+    let slots = DEFAULT_SLOTS;
+    let (a, b) = (memory(slots), memory(slots));
+    let (ea, eb) = (Arc::new(Event::default()), Arc::new(Event::default()));
+    let park = |own: &Arc<Event>, peer: &Arc<Event>| EventPark {
+        own: own.clone(),
+        peer: peer.clone(),
+    };
+    let mut client = endpoint(&a, &b, park(&ea, &eb), policy, slots);
+    let mut server = endpoint(&b, &a, park(&eb, &ea), policy, slots);
+    let ready = Arc::new(AtomicBool::new(false));
+    let started = ready.clone();
+    let peer = std::thread::spawn(move || {
+        started.store(true, Ordering::Release);
+        for _ in 0..trips {
+            let Ok(Received::Message(m)) = server.recv(None) else {
+                panic!("no call")
+            };
+            server.try_send(&m).expect("room for a reply");
+        }
+    });
+    while !ready.load(Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+    let warm = trips / 4;
+    let mut start = Instant::now();
+    let mut sent = 0;
+    for i in 0..trips {
+        if i == warm {
+            start = Instant::now();
+        }
+        while sent < trips && sent < i + depth {
+            client
+                .try_send(&Message::new(CALL, sent, 1))
+                .expect("room for a call");
+            sent += 1;
+        }
+        let Ok(Received::Message(m)) = client.recv(None) else {
+            panic!("no reply")
+        };
+        assert_eq!(m.call(), i);
+    }
+    let took = start.elapsed();
+    peer.join().expect("joined");
+    took / (trips - warm) as u32
+}
+
+type Row = (&'static str, fn() -> Duration);
+
+/// Rows, each with the row that it is compared with.
+const ROWS: [(Row, usize); 6] = [
+    (("raw two cache lines", || raw(TRIPS)), 0),
+    (("ring, spinning", || ring(TRIPS, WaitPolicy::Spin, 1)), 0),
+    (
+        ("ring, adaptive", || ring(TRIPS, WaitPolicy::Adaptive, 1)),
+        0,
+    ),
+    (
+        ("ring, adaptive, 32 in flight", || {
+            ring(4 * TRIPS, WaitPolicy::Adaptive, 32)
+        }),
+        0,
+    ),
+    (("condition variable", || condvar(TRIPS / 8)), 4),
+    (
+        ("ring, blocking", || ring(TRIPS / 8, WaitPolicy::Block, 1)),
+        4,
+    ),
+];
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let json = args.iter().any(|a| a == "--json");
+    let rounds = args
+        .iter()
+        .position(|a| a == "--rounds")
+        .and_then(|i| args.get(i + 1)?.parse().ok())
+        .unwrap_or(101usize);
+    let mut times = vec![Vec::new(); ROWS.len()];
+    for _ in 0..rounds {
+        for (row, times) in ROWS.iter().zip(&mut times) {
+            times.push(row.0.1().as_nanos() as f64);
+        }
+    }
+    for (i, ((name, _), base)) in ROWS.iter().enumerate() {
+        let mut ratios: Vec<f64> = times[i]
+            .iter()
+            .zip(&times[*base])
+            .map(|(a, b)| a / b)
+            .collect();
+        let best = times[i].iter().copied().fold(f64::INFINITY, f64::min);
+        let (ns, ratio) = (median(&mut times[i].clone()), median(&mut ratios));
+        if json {
+            println!(
+                r#"{{"bench":"ring","row":"{name}","ns":{ns:.1},"best_ns":{best:.1},"ratio":{ratio:.3}}}"#
+            );
+        } else {
+            println!("{name:32} {ns:>10.1} ns  best {best:>8.1} ns  {ratio:>6.2}×");
+        }
+    }
+}

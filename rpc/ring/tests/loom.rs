@@ -1,0 +1,330 @@
+//! The protocol under loom: every interleaving of two threads and every stale read that the memory model allows. Each planted
+//! bug (a missing fence, a missing second look, a relaxed publication, …) must be found, which shows that the models can see.
+
+use loom::sync::atomic::{AtomicU64, Ordering, fence};
+use loom::sync::{Condvar, Mutex};
+use std::num::NonZeroU8;
+use std::ops::ControlFlow;
+// Not loom's: that one asks for its model when it is dropped, which a failing model no longer has.
+use std::sync::Arc;
+use std::time::Instant;
+use vernal_ring::*;
+
+const KIND: NonZeroU8 = NonZeroU8::MIN;
+const SLOTS: usize = 2;
+
+/// A step that the planted bug leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Omit {
+    Nothing,
+    /// The release of a published word.
+    Release,
+    /// The acquisition of what a read word publishes.
+    Acquire,
+    /// The sleeper's fence between announcement and second look.
+    SleeperFence,
+    /// The ringer's fence between publication and look at the sleep word.
+    RingerFence,
+}
+
+/// One side's area, in loom's memory.
+#[derive(Clone)]
+struct Words {
+    words: Arc<Vec<AtomicU64>>,
+    start: usize,
+    count: usize,
+    omit: Omit,
+}
+
+impl Words {
+    fn area(omit: Omit) -> Words {
+        let words: Vec<_> = (0..Area::new(SLOTS).words())
+            .map(|_| AtomicU64::new(0))
+            .collect();
+        Words {
+            count: words.len(),
+            words: Arc::new(words),
+            start: 0,
+            omit,
+        }
+    }
+
+    fn part(&self, range: std::ops::Range<usize>) -> Words {
+        Words {
+            start: range.start,
+            count: range.len(),
+            ..self.clone()
+        }
+    }
+
+    fn line(&self) -> Words {
+        self.part(Area::new(SLOTS).line())
+    }
+
+    fn slots(&self) -> Words {
+        self.part(Area::new(SLOTS).slots())
+    }
+}
+
+impl OwnWords for Words {
+    fn count(&self) -> usize {
+        self.count
+    }
+    fn store(&self, word: usize, value: u64) {
+        self.words[self.start + word].store(value, Ordering::Relaxed);
+    }
+    fn publish(&self, word: usize, value: u64) {
+        let order = if self.omit == Omit::Release {
+            Ordering::Relaxed
+        } else {
+            Ordering::Release
+        };
+        self.words[self.start + word].store(value, order);
+    }
+    fn write_back(&self, _: usize) {}
+    fn full_fence(&self) {
+        if self.omit != Omit::SleeperFence {
+            fence(Ordering::SeqCst);
+        }
+    }
+}
+
+impl PeerWords for Words {
+    fn count(&self) -> usize {
+        self.count
+    }
+    fn load(&self, word: usize) -> u64 {
+        self.words[self.start + word].load(Ordering::Relaxed)
+    }
+    fn acquire(&self) {
+        if self.omit != Omit::Acquire {
+            fence(Ordering::Acquire);
+        }
+    }
+    fn invalidate(&self, _: usize) {}
+    fn full_fence(&self) {
+        if self.omit != Omit::RingerFence {
+            fence(Ordering::SeqCst);
+        }
+    }
+}
+
+/// What an eventfd does: a wake-up stays until it is taken.
+#[derive(Default)]
+struct Event {
+    pending: Mutex<bool>,
+    changed: Condvar,
+}
+
+struct EventPark {
+    own: Arc<Event>,
+    peer: Arc<Event>,
+}
+
+impl Park for EventPark {
+    type Stop = ();
+    fn block(&mut self, _: Option<Instant>) -> ControlFlow<()> {
+        let mut pending = self.own.pending.lock().unwrap();
+        while !*pending {
+            // A lost wake-up is a deadlock here, which loom reports.
+            pending = self.own.changed.wait(pending).unwrap();
+        }
+        *pending = false;
+        ControlFlow::Continue(())
+    }
+    fn check(&mut self) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+    fn wake(&mut self) {
+        *self.peer.pending.lock().unwrap() = true;
+        self.peer.changed.notify_one();
+    }
+}
+
+type Side = Endpoint<Words, Words, EventPark>;
+
+fn sides(omit: Omit, first: u64) -> (Side, Side) {
+    let (a, b) = (Words::area(omit), Words::area(omit));
+    let (ea, eb) = (Arc::new(Event::default()), Arc::new(Event::default()));
+    let side = |own: &Words, peer: &Words, own_event: &Arc<Event>, peer_event: &Arc<Event>| {
+        Endpoint::new(
+            Producer::starting_at(own.slots(), peer.line(), SLOTS, first).unwrap(),
+            Consumer::starting_at(peer.slots(), own.line(), peer.line(), SLOTS, first).unwrap(),
+            Sleeper::new(own.line()).unwrap(),
+            EventPark {
+                own: own_event.clone(),
+                peer: peer_event.clone(),
+            },
+            WaitPolicy::Block,
+        )
+    };
+    (side(&a, &b, &ea, &eb), side(&b, &a, &eb, &ea))
+}
+
+fn message(call: u64) -> Message {
+    let object = ObjectRef {
+        address: call * 3,
+        type_id: call * 5,
+        extra: [call * 7, call * 11],
+    };
+    Message::new(KIND, call, call as u32)
+        .with_deadline(!call)
+        .with_object(object)
+}
+
+fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 20_000;
+    builder.check(f);
+}
+
+/// The model must fail, and for the right reason.
+fn must_fail(why: &str, f: impl Fn() + Sync + Send + 'static) {
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| model(3, f)));
+    let panic = found.expect_err("the model does not see the planted bug");
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text
+        .or(panic.downcast_ref::<&str>().copied())
+        .unwrap_or_default();
+    assert!(
+        text.contains(why),
+        "the model fails with {text:?}, not with {why:?}"
+    );
+}
+
+/// How loom reports that all threads wait.
+const FOR_EVER: &str = "deadlock";
+/// How an assertion reports a message with words that were not yet there.
+const STALE: &str = "left == right";
+
+/// One side sends more than the ring holds and sleeps for credits, the other sleeps for messages.
+fn stream(omit: Omit, first: u64, total: u64) {
+    let (mut a, mut b) = sides(omit, first);
+    let sender = loom::thread::spawn(move || {
+        for call in 1..=total {
+            while let Err(e) = a.try_send(&message(call)) {
+                assert_eq!(
+                    e,
+                    SendError::Full {
+                        slots: SLOTS as u64
+                    }
+                );
+                assert_eq!(a.wait_room(None), Ok(None));
+            }
+        }
+    });
+    for call in 1..=total {
+        // Order, content, no loss, no second delivery.
+        assert_eq!(b.recv(None), Ok(Received::Message(message(call))));
+    }
+    assert_eq!(b.try_recv(), Ok(None));
+    sender.join().unwrap();
+}
+
+/// A call and its reply, both sides asleep in between.
+fn round_trip(omit: Omit) {
+    let (mut a, mut b) = sides(omit, 0);
+    let server = loom::thread::spawn(move || {
+        let Ok(Received::Message(m)) = b.recv(None) else {
+            panic!("no call")
+        };
+        assert_eq!(m, message(1));
+        b.try_send(&message(2)).unwrap();
+    });
+    a.try_send(&message(1)).unwrap();
+    assert_eq!(a.recv(None), Ok(Received::Message(message(2))));
+    server.join().unwrap();
+}
+
+#[test]
+fn nothing_is_lost_and_nobody_sleeps_for_ever() {
+    model(2, || stream(Omit::Nothing, 0, 3));
+}
+
+#[test]
+fn the_same_when_sequences_wrap() {
+    model(2, || stream(Omit::Nothing, (1 << 48) - 2, 3));
+}
+
+#[test]
+fn a_call_and_its_reply() {
+    model(3, || round_trip(Omit::Nothing));
+}
+
+/// Looking without sleeping: the slots alone order what is read.
+fn poll_only(omit: Omit) {
+    let (mut a, mut b) = sides(omit, 0);
+    let sender = loom::thread::spawn(move || {
+        a.producer.try_send(&message(1)).unwrap();
+        a.producer.try_send(&message(2)).unwrap();
+    });
+    let mut next = 1;
+    for _ in 0..3 {
+        if let Some(m) = b.consumer.try_recv().unwrap() {
+            assert_eq!(m, message(next));
+            next += 1;
+        }
+        loom::thread::yield_now();
+    }
+    sender.join().unwrap();
+}
+
+#[test]
+fn slots_alone_order_what_is_read() {
+    model(3, || poll_only(Omit::Nothing));
+}
+
+#[test]
+fn a_relaxed_publication_is_found() {
+    must_fail(STALE, || poll_only(Omit::Release));
+}
+
+#[test]
+fn a_missing_acquire_is_found() {
+    must_fail(STALE, || poll_only(Omit::Acquire));
+}
+
+#[test]
+fn a_missing_fence_of_the_sleeper_is_found() {
+    must_fail(FOR_EVER, || round_trip(Omit::SleeperFence));
+}
+
+#[test]
+fn a_missing_fence_of_the_ringer_is_found() {
+    must_fail(FOR_EVER, || round_trip(Omit::RingerFence));
+}
+
+/// Waits by the steps of a poller over many rings; `second_look` and `before_arm` are where pollers go wrong.
+fn poller(second_look: bool) {
+    let (mut a, mut b) = sides(Omit::Nothing, 0);
+    let sender = loom::thread::spawn(move || a.try_send(&message(1)).unwrap());
+    let mut got = b.try_recv().unwrap();
+    while got.is_none() {
+        b.sleeper.arm();
+        if !(second_look && b.consumer.has_message().unwrap()) {
+            assert_eq!(b.park.block(None), ControlFlow::Continue(()));
+        }
+        b.sleeper.disarm();
+        got = b.try_recv().unwrap();
+    }
+    assert_eq!(got, Some(message(1)));
+    sender.join().unwrap();
+}
+
+#[test]
+fn a_poller_that_looks_twice_misses_nothing() {
+    model(3, || poller(true));
+}
+
+#[test]
+fn a_missing_second_look_is_found() {
+    must_fail(FOR_EVER, || poller(false));
+}
+
+/// Credits that come while the producer goes to sleep for them, without the fence on either side.
+#[test]
+fn lost_credits_are_found() {
+    must_fail(FOR_EVER, || stream(Omit::RingerFence, 0, 3));
+    must_fail(FOR_EVER, || stream(Omit::SleeperFence, 0, 3));
+}
