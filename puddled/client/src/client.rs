@@ -118,7 +118,8 @@ impl Client {
             | Reply::Journal(_)
             | Reply::Log(_)
             | Reply::Channel(_)
-            | Reply::Segment(_) => 1,
+            | Reply::Segment(_)
+            | Reply::Allocator { .. } => 1,
             Reply::Connected(_) => LINK_FDS,
             _ => 0,
         };
@@ -222,6 +223,18 @@ impl Client {
             (Reply::Log(info), fds) => {
                 let file = fds.into_iter().next().map(File::from);
                 Ok((info, file.ok_or_else(|| unexpected(&request))?))
+            }
+            _ => Err(unexpected(&request)),
+        }
+    }
+
+    /// The lock of a direct pool's allocator: this client's token, and the page.
+    pub fn allocator(&mut self, pool: Id) -> Result<(u32, File), ClientError> {
+        let request = Request::Allocator { pool };
+        match self.call(&request)? {
+            (Reply::Allocator { token }, fds) => {
+                let file = fds.into_iter().next().map(File::from);
+                Ok((token, file.ok_or_else(|| unexpected(&request))?))
             }
             _ => Err(unexpected(&request)),
         }

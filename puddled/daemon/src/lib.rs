@@ -14,6 +14,7 @@
 #![warn(missing_docs)]
 
 mod access;
+mod allocator;
 mod client;
 mod command;
 mod config;

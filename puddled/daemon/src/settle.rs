@@ -107,6 +107,7 @@ pub(crate) fn settle(shared: &Shared, grant: &GrantRecord) {
                     pool.damaged = Some(damage);
                 }
             }
+            crate::allocator::release(shared, grant);
             finish(shared, grant, &pools)
         }
         Err(Trouble::Invalid(reason)) => {

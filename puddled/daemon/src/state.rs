@@ -60,6 +60,8 @@ pub(crate) struct Pool {
     pub damaged: Option<String>,
     /// Keeps tools that work on the data directory away while there are users: the lock that pools without a daemon use.
     tool_lock: Option<File>,
+    /// The lock of a direct pool's allocator, while there are users.
+    pub allocator: Option<File>,
 }
 
 impl Pool {
@@ -71,6 +73,7 @@ impl Pool {
             hidden: false,
             damaged: None,
             tool_lock: None,
+            allocator: None,
         }
     }
 
@@ -101,6 +104,8 @@ impl Pool {
         self.users.retain(|u| u.client != client);
         if self.users.is_empty() {
             self.tool_lock = None;
+            // Whoever comes next begins with a free one.
+            self.allocator = None;
         }
     }
 

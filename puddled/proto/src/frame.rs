@@ -8,7 +8,7 @@ use crate::limits::{MAX_FRAME, MAX_TEXT};
 
 /// Oldest version that this code speaks.
 pub const VERSION_MIN: u8 = 1;
-/// Newest version that this code speaks. 2 has all of 1, and channels.
+/// Newest version that this code speaks. 2 has all of 1, channels, and the lock of a direct pool's allocator.
 pub const VERSION_MAX: u8 = 2;
 /// The first version with channels, connections and segments.
 pub(crate) const VERSION_RPC: u8 = 2;

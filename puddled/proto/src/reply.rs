@@ -220,6 +220,11 @@ pub enum Reply {
     },
     /// What puddled does for RPC.
     RpcStatus(RpcStatus),
+    /// The lock of a direct pool's allocator, with the descriptor of its page.
+    Allocator {
+        /// What this client writes there when it takes the lock; neither 0 nor above 2^31 - 1.
+        token: u32,
+    },
 }
 
 impl Reply {
@@ -241,6 +246,7 @@ impl Reply {
             Reply::Channel(_) | Reply::Connected(_) | Reply::Segment(_) | Reply::RpcStatus(_) => {
                 check_version("a reply on channels", version)
             }
+            Reply::Allocator { .. } => check_version("the lock of an allocator", version),
             Reply::Channels { channels, .. } => {
                 check_version("a list of channels", version)?;
                 check_page("a page of channels", channels.len())?;

@@ -252,6 +252,14 @@ pub enum Request {
     },
     /// What puddled does for RPC. [`crate::Reply::RpcStatus`].
     RpcStatus,
+    /// The lock of a direct pool's allocator, which all of its writers share. [`crate::Reply::Allocator`] with the descriptor of a
+    /// page: its first 32-bit word is 0, or the token of the writer that has the lock, with the highest bit set when others
+    /// wait for it (futex(2)); its second 64-bit word is the token of the one that had it last. puddled frees the lock of a
+    /// client that has died after it has recovered what the client left, and sets the second word to 0.
+    Allocator {
+        /// The pool, open for writing.
+        pool: Id,
+    },
 }
 
 impl Request {
@@ -278,6 +286,7 @@ impl Request {
             Request::Shrink { .. } => "shrink",
             Request::Journal => "journal",
             Request::Log { .. } => "log",
+            Request::Allocator { .. } => "allocator",
             Request::Close { .. } => "close",
             Request::Remove { .. } => "remove",
             Request::List { .. } => "list",
@@ -328,7 +337,8 @@ impl Request {
     }
 
     fn check(&self, version: u8) -> Result<(), ProtoError> {
-        if self.is_rpc() {
+        // The allocator's lock came with the same version.
+        if self.is_rpc() || matches!(self, Request::Allocator { .. }) {
             check_version(self.kind(), version)?;
         }
         match self {
@@ -420,6 +430,7 @@ impl Request {
             Request::Refresh { .. }
             | Request::Shrink { .. }
             | Request::Journal
+            | Request::Allocator { .. }
             | Request::Close { .. }
             | Request::QuotaGet { .. }
             | Request::QuotaSet { .. }

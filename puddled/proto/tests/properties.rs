@@ -86,6 +86,7 @@ fn rpc_request() -> impl Strategy<Value = Request> {
             limit
         }),
         Just(Request::RpcStatus),
+        id().prop_map(|pool| Request::Allocator { pool }),
     ]
 }
 
@@ -192,6 +193,7 @@ fn rpc_reply() -> impl Strategy<Value = Reply> {
             })
         }),
         segment_info().prop_map(Reply::Segment),
+        any::<u32>().prop_map(|token| Reply::Allocator { token }),
         (vec(channel_stat(), 0..16), any::<bool>())
             .prop_map(|(channels, more)| Reply::Channels { channels, more }),
         (vec(conn_stat(), 0..16), any::<bool>())

@@ -363,6 +363,14 @@ impl<M: PoolMemory> Heap<M> {
         Ok(())
     }
 
+    /// A puddle that another process has made part of the pool: [`restored`](Heap::restored) for the pool page then finds where
+    /// it is mapped here.
+    pub fn learn(&self, puddle: Mapped) {
+        let mut slow = self.lock();
+        slow.known.retain(|m| m.uuid != puddle.uuid);
+        slow.known.push(puddle);
+    }
+
     fn set_directory_slot(
         &self,
         slow: &mut Slow,

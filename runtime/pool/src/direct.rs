@@ -2,7 +2,8 @@
 //!
 //! * [`space`]: the direct address space; which addresses are mapped, and for which pool.
 //! * [`tx`]: what a thread does: `begin`, `undo`, `redo`, `on_abort`, `commit`, `abort`.
-//! * [`files`]: log space and log files beside an embedded pool, and the recovery of what dead processes left.
+//! * [`files`]: log space and log files beside an embedded pool, and the recovery of what dead processes left. A pool of
+//!   puddled has its logs there, and puddled recovers them.
 //! * [`lock`]: the lock of a pool's allocator, shared by all processes that have the pool open.
 //! * [`memory`]: a direct pool as the heap sees it.
 //! * [`DirectPool`]: all of it for one open pool.
@@ -18,9 +19,9 @@ pub mod space;
 pub mod tx;
 
 pub use files::{DirLogs, PuddleFile, RecoveredSpace, recover_dead};
-pub use lock::AllocLock;
+pub use lock::{AllocLock, PoolLock, ServedLock};
 pub use memory::DirectMemory;
-pub use pool::{DirectPool, embedded_puddles};
+pub use pool::{DirectGrant, DirectPool, embedded_puddles};
 
 use vernal_journal::direct::DirectError;
 

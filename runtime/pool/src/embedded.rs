@@ -13,7 +13,7 @@ use vernal_sys::{FileMedia, os};
 
 use crate::Error;
 use crate::dir::{self, PoolDir, bad_puddle, make_puddle, pick, puddle_path, random_uuid};
-use crate::source::{GrantedPuddle, JournalGrant, LogGrant, PoolInfo, PoolSource};
+use crate::source::{GrantedPuddle, JournalGrant, PoolInfo, PoolSource};
 
 #[derive(Debug)]
 struct Known {
@@ -313,23 +313,22 @@ impl PoolSource for DirSource {
         Ok(None)
     }
 
-    fn log(&self, size: u64) -> Result<LogGrant, Error> {
-        let uuid = random_uuid()?;
-        let path = self.path.join(format!("{uuid}.log"));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(|e| Error::io(&path, "creating", e))?;
-        file.set_len(size)
-            .map_err(|e| Error::io(&path, "setting the length", e))?;
-        Ok(LogGrant {
-            file,
-            uuid,
-            name: path.display().to_string(),
-            size,
-        })
+    fn added(&self, puddle: Uuid) -> Result<GrantedPuddle, Error> {
+        let path = puddle_path(&self.path, puddle);
+        let at = vernal_snapshot::meta_path(&path);
+        let media = FileMedia::open_read_only(&at)
+            .map_err(|e| Error::io(&at, "reading the metadata", e))?;
+        let meta = MetaFile::load(media, at.display().to_string())
+            .map_err(|e| bad_puddle(&self.path, &path, e.to_string()))?;
+        let k = Known {
+            path,
+            owned: None,
+            addr: meta.meta().home_addr,
+            size: meta.meta().slot_len,
+        };
+        let granted = self.grant(puddle, &k)?;
+        self.known().insert(puddle, k);
+        Ok(granted)
     }
 
     fn close(self: Box<Self>) -> Result<(), Error> {

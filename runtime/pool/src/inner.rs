@@ -303,23 +303,54 @@ impl Inner {
     #[cold]
     fn refresh(&self) -> Result<(), Error> {
         registry::note_roll_back();
-        let puddles = lock(&self.puddles);
-        for p in puddles.iter() {
+        let mut puddles = lock(&self.puddles);
+        self.read_again(&puddles);
+        let directory = self.heap.directory().map_err(|e| self.heap_error(e))?;
+        let added: Vec<Uuid> = directory
+            .iter()
+            .map(|e| e.uuid)
+            .filter(|uuid| !puddles.iter().any(|p| p.mapped.uuid == *uuid))
+            .collect();
+        if added.is_empty() {
+            return Ok(());
+        }
+        for uuid in added {
+            let mapped = self.take_in(&mut puddles, |source| source.added(uuid))?;
+            self.heap.learn(mapped);
+            registry::cover(self, mapped.addr, mapped.size);
+        }
+        // The directory once more, now that the heap knows where they are.
+        self.read_again(&puddles);
+        Ok(())
+    }
+
+    fn read_again(&self, puddles: &[Puddle]) {
+        for p in puddles {
             self.heap.restored(p.mapped.addr, p.mapped.size);
         }
-        let directory = self.heap.directory().map_err(|e| self.heap_error(e))?;
-        match directory
-            .iter()
-            .find(|e| !puddles.iter().any(|p| p.mapped.uuid == e.uuid))
-        {
-            None => Ok(()),
-            Some(entry) => Err(Error::Access {
-                what: format!(
-                    "another process has added puddle {} to pool {}: close the pool and open it again",
-                    entry.uuid, self.info.name
-                ),
-            }),
-        }
+    }
+
+    /// Maps a puddle that the source gives now.
+    fn take_in(
+        &self,
+        puddles: &mut Vec<Puddle>,
+        give: impl FnOnce(&dyn PoolSource) -> Result<GrantedPuddle, Error>,
+    ) -> Result<Mapped, Error> {
+        let source = lock(&self.source);
+        let Some(source) = source.as_deref() else {
+            return Err(Error::invalid("the pool is being closed"));
+        };
+        let _inside = runtime::enter();
+        let granted = give(source)?;
+        let mut mapping = Mapping {
+            puddles: Vec::new(),
+            memory: Arc::clone(&self.memory),
+            direct: self.direct.clone(),
+            volatile: self.volatile,
+        };
+        let mapped = map(source, &self.info, granted, &mut mapping)?;
+        puddles.append(&mut mapping.puddles);
+        Ok(mapped)
     }
 
     /// Refuses a program whose types have another layout than the pool's objects; those that it has a hook for are returned.
@@ -379,23 +410,7 @@ impl Inner {
             .max(total.next_power_of_two())
             .clamp(PUDDLE_MIN, largest)
             .next_power_of_two();
-        let granted = {
-            let source = lock(&self.source);
-            let Some(source) = source.as_deref() else {
-                return Err(Error::invalid("the pool is being closed"));
-            };
-            let _inside = runtime::enter();
-            let granted = source.grow(size)?;
-            let mut mapping = Mapping {
-                puddles: Vec::new(),
-                memory: Arc::clone(&self.memory),
-                direct: self.direct.clone(),
-                volatile: self.volatile,
-            };
-            let mapped = map(source, &self.info, granted, &mut mapping)?;
-            puddles.append(&mut mapping.puddles);
-            mapped
-        };
+        let granted = self.take_in(&mut puddles, |source| source.grow(size))?;
         registry::cover(self, granted.addr, granted.size);
         self.heap
             .add_puddle(granted)

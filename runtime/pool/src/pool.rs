@@ -69,20 +69,28 @@ impl Pool {
         registry::init();
         let info = source.describe();
         let read_only = info.read_only;
-        let direct = match (info.direct, source.directory()) {
-            (false, _) => None,
-            (true, Some(dir)) if !read_only => {
+        let direct = if !info.direct {
+            None
+        } else if read_only {
+            return Err(Error::Access {
+                what: format!(
+                    "pool {} is changed in place, and can only be opened for writing",
+                    info.name
+                ),
+            });
+        } else {
+            let granted = source.direct()?;
+            Some(Arc::new(match (granted, source.directory()) {
+                (Some(grant), _) => DirectPool::open_served(grant, &info.name)?,
                 // What dead processes have left is undone before anything of the pool is read.
-                Some(Arc::new(DirectPool::open_embedded(dir)?))
-            }
-            _ => {
-                return Err(Error::Access {
-                    what: format!(
-                        "pool {} is changed in place, and can only be opened for writing and by its directory",
+                (None, Some(dir)) => DirectPool::open_embedded(dir)?,
+                (None, None) => {
+                    return Err(Error::invalid(format!(
+                        "pool {} is changed in place, and its source has no logs for it",
                         info.name
-                    ),
-                });
-            }
+                    )));
+                }
+            }))
         };
         let memory = direct.as_ref().map(|d| d.memory());
         let memory = Arc::new(Memory::new(read_only, memory));

@@ -4,15 +4,20 @@
 //! A connection that is lost is replaced only when no pool of it is open for writing any more.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use vernal_format::Uuid;
+use vernal_format::{LogHeader, Uuid};
 use vernal_puddled_client::proto::{Access, Condition, ErrorCode, Id, PoolKind};
 use vernal_puddled_client::{Client, ClientError, Granted, OpenPool, socket_path};
+use vernal_sys::MappedMedia;
 
 use crate::Error;
-use crate::source::{GrantedPuddle, JournalGrant, LogGrant, PoolInfo, PoolSource};
+use crate::direct::DirectGrant;
+use crate::direct::tx::LogSource;
+use crate::source::{GrantedPuddle, JournalGrant, PoolInfo, PoolSource};
 
 /// Who may do what with a pool that is made by opening it.
 const NEW_MODE: u16 = 0o600;
@@ -26,6 +31,8 @@ struct Connection {
     /// Pools that are open for writing.
     written: Mutex<usize>,
     lost: Mutex<bool>,
+    /// Where direct pools of this connection log.
+    logs: Mutex<Option<Arc<ServedLogs>>>,
 }
 
 static CONNECTION: Mutex<Option<Arc<Connection>>> = Mutex::new(None);
@@ -78,6 +85,7 @@ impl Connection {
             client: Mutex::new(client),
             written: Mutex::new(0),
             lost: Mutex::new(false),
+            logs: Mutex::new(None),
         });
         *current = Some(connection.clone());
         Ok(connection)
@@ -129,16 +137,57 @@ impl Connection {
     }
 }
 
+/// Log files for direct pools, which puddled recovers when this process dies. The connection has them, and not they the
+/// connection: its end is what lets puddled recover.
+#[derive(Debug)]
+struct ServedLogs(Weak<Connection>);
+
+impl LogSource for ServedLogs {
+    fn create(
+        &self,
+        log: Option<Uuid>,
+        position: u32,
+        len: u64,
+    ) -> io::Result<(MappedMedia, LogHeader)> {
+        let connection = self.0.upgrade().filter(|c| !*lock(&c.lost));
+        let connection = connection.ok_or_else(|| {
+            io::Error::other(
+                "the connection to puddled was lost: close its pools and open them again",
+            )
+        })?;
+        let (info, file) = connection
+            .ask(|c| c.log(len, log.map(Id::from)))
+            .map_err(io::Error::other)?;
+        if info.position != position {
+            return Err(io::Error::other(format!(
+                "puddled gave file {} of log {} where file {position} was asked for",
+                info.position, info.log
+            )));
+        }
+        let header = LogHeader {
+            file: Uuid::from(info.id),
+            log: Uuid::from(info.log),
+            space: Uuid::from(info.space),
+            position,
+            len: info.size,
+        };
+        Ok((MappedMedia::new(file)?, header))
+    }
+}
+
 /// A pool that puddled has opened for this process.
 #[derive(Debug)]
 pub struct ClientSource {
     connection: Arc<Connection>,
     name: String,
     id: Id,
+    direct: bool,
     read_only: bool,
     /// Granted, and not yet taken by whoever maps them.
     waiting: Mutex<Vec<Granted>>,
     names: Mutex<HashMap<Uuid, String>>,
+    /// puddled was told that it is closed.
+    closed: AtomicBool,
 }
 
 impl ClientSource {
@@ -150,16 +199,18 @@ impl ClientSource {
         read_only: bool,
         direct: bool,
     ) -> Result<ClientSource, Error> {
-        if direct {
-            return Err(direct_refused(name));
-        }
+        let kind = if direct {
+            PoolKind::Direct
+        } else {
+            PoolKind::Buffered
+        };
         let connection = Connection::get()?;
         let access = if read_only {
             Access::Read
         } else {
             Access::Write
         };
-        let make = || match connection.ask(|c| c.create(name, NEW_MODE, PoolKind::Buffered, 0)) {
+        let make = || match connection.ask(|c| c.create(name, NEW_MODE, kind, 0)) {
             // Somebody else was first.
             Err(e) if e.code() == Some(ErrorCode::Exists) && !exclusive => Ok(()),
             Err(e) => Err(connection.refused(name, e)),
@@ -176,11 +227,6 @@ impl ClientSource {
             other => other,
         };
         let OpenPool { pool, puddles } = opened.map_err(|e| connection.refused(name, e))?;
-        if pool.kind == PoolKind::Direct {
-            drop(puddles);
-            let _ = connection.ask(|c| c.close(pool.id));
-            return Err(direct_refused(name));
-        }
         if !read_only {
             *lock(&connection.written) += 1;
         }
@@ -188,9 +234,11 @@ impl ClientSource {
             connection,
             name: name.to_owned(),
             id: pool.id,
+            direct: pool.kind == PoolKind::Direct,
             read_only,
             waiting: Mutex::new(puddles),
             names: Mutex::new(HashMap::new()),
+            closed: AtomicBool::new(false),
         };
         Ok(source)
     }
@@ -209,19 +257,11 @@ impl ClientSource {
     }
 }
 
-fn direct_refused(name: &str) -> Error {
-    Error::Access {
-        what: format!(
-            "{name}: direct pools are opened by their directory (a name with a '/'); pools of puddled are buffered ones here"
-        ),
-    }
-}
-
 impl PoolSource for ClientSource {
     fn describe(&self) -> PoolInfo {
         PoolInfo {
             name: self.name.clone(),
-            direct: false,
+            direct: self.direct,
             read_only: self.read_only,
         }
     }
@@ -262,12 +302,50 @@ impl PoolSource for ClientSource {
         }))
     }
 
-    fn log(&self, _size: u64) -> Result<LogGrant, Error> {
-        Err(direct_refused(&self.name))
+    fn direct(&self) -> Result<Option<DirectGrant>, Error> {
+        let (token, page) = self
+            .connection
+            .ask(|c| c.allocator(self.id))
+            .map_err(|e| self.connection.refused(&self.name, e))?;
+        let logs = lock(&self.connection.logs)
+            .get_or_insert_with(|| Arc::new(ServedLogs(Arc::downgrade(&self.connection))))
+            .clone();
+        Ok(Some(DirectGrant {
+            lock: page,
+            token,
+            logs,
+        }))
+    }
+
+    fn added(&self, puddle: Uuid) -> Result<GrantedPuddle, Error> {
+        let open = self
+            .connection
+            .ask(|c| c.refresh(self.id))
+            .map_err(|e| self.connection.refused(&self.name, e))?;
+        let found = open
+            .puddles
+            .into_iter()
+            .find(|g| Uuid::from(g.info.id) == puddle);
+        match found {
+            Some(granted) => Ok(self.granted(granted)),
+            None => Err(Error::Puddle {
+                pool: self.name.clone(),
+                puddle: puddle.to_string(),
+                why: "is named by the pool's directory, and puddled does not know it: run `vernal pool check`".into(),
+            }),
+        }
     }
 
     fn close(self: Box<Self>) -> Result<(), Error> {
+        self.give_back()
+    }
+}
+
+impl ClientSource {
+    /// Tells puddled that nothing of the pool is mapped any more.
+    fn give_back(&self) -> Result<(), Error> {
         lock(&self.waiting).clear();
+        self.closed.store(true, Ordering::Relaxed);
         if self.connection.process != std::process::id() {
             return Ok(());
         }
@@ -283,6 +361,10 @@ impl PoolSource for ClientSource {
 
 impl Drop for ClientSource {
     fn drop(&mut self) {
+        if !self.closed.load(Ordering::Relaxed) {
+            // Opening failed after puddled had granted the pool. If it cannot be given back, the end of the connection does it.
+            let _ = self.give_back();
+        }
         if !self.read_only {
             let mut written = lock(&self.connection.written);
             *written = written.saturating_sub(1);

@@ -6,6 +6,7 @@ use vernal_format::Uuid;
 use vernal_snapshot::runtime::OwnedPuddle;
 
 use crate::Error;
+use crate::direct::DirectGrant;
 
 /// What a pool is, as its source knows it before it is mapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,19 +45,6 @@ pub struct JournalGrant {
     pub name: String,
     /// The longest that it may become, in bytes.
     pub max_len: u64,
-}
-
-/// A log file for direct pools.
-#[derive(Debug)]
-pub struct LogGrant {
-    /// The file.
-    pub file: File,
-    /// The identity that it must get.
-    pub uuid: Uuid,
-    /// Its name, for messages.
-    pub name: String,
-    /// Its bytes.
-    pub size: u64,
 }
 
 /// Gives a pool its files.
@@ -102,8 +90,19 @@ pub trait PoolSource: Send + Sync {
     /// The journal of this process. `None`: make one beside the root puddle.
     fn journal(&self) -> Result<Option<JournalGrant>, Error>;
 
-    /// A log of `size` bytes for a direct pool.
-    fn log(&self, size: u64) -> Result<LogGrant, Error>;
+    /// What a direct pool needs besides its puddles, when another process recovers it. `None`: all of that lies in
+    /// [`directory`](Self::directory).
+    fn direct(&self) -> Result<Option<DirectGrant>, Error> {
+        Ok(None)
+    }
+
+    /// A puddle that another process has added to a direct pool since it was opened.
+    fn added(&self, puddle: Uuid) -> Result<GrantedPuddle, Error> {
+        Err(Error::invalid(format!(
+            "puddle {puddle} of pool {}: no other process can have added it",
+            self.describe().name
+        )))
+    }
 
     /// The pool is closed: nothing of it is mapped any more.
     fn close(self: Box<Self>) -> Result<(), Error>;

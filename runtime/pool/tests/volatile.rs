@@ -15,7 +15,7 @@ use vernal_format::Uuid;
 use vernal_heap::ObjectSpace;
 use vernal_pool::foreign::ForeignHeap;
 use vernal_pool::segment::Segment;
-use vernal_pool::source::{GrantedPuddle, JournalGrant, LogGrant, PoolInfo, PoolSource};
+use vernal_pool::source::{GrantedPuddle, JournalGrant, PoolInfo, PoolSource};
 use vernal_pool::{Error, Pool, tx};
 
 /// Where the next segment of this process lies: what puddled does for a machine.
@@ -86,11 +86,6 @@ impl PoolSource for Memfds {
     }
     fn journal(&self) -> Result<Option<JournalGrant>, Error> {
         Ok(None)
-    }
-    fn log(&self, _size: u64) -> Result<LogGrant, Error> {
-        Err(Error::Invalid {
-            what: "volatile pools have no logs".into(),
-        })
     }
     fn close(self: Box<Self>) -> Result<(), Error> {
         self.given.lock().expect("the segments").clear();

@@ -6,6 +6,7 @@ pub mod cpu;
 pub mod cxl_emul;
 mod fault;
 mod file;
+pub mod futex;
 mod mapped;
 mod media;
 pub mod mem;

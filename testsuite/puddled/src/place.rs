@@ -46,9 +46,18 @@ pub struct Place {
 impl Place {
     /// A fresh place. `puddled` and `actor` are the programs.
     pub fn new(puddled: &str, actor: &str) -> Place {
+        Self::new_in(&std::env::temp_dir(), puddled, actor)
+    }
+
+    /// The same on byte-addressable media, for direct pools in programs.
+    pub fn new_in_memory(puddled: &str, actor: &str) -> Place {
+        Self::new_in(Path::new("/dev/shm"), puddled, actor)
+    }
+
+    fn new_in(dir: &Path, puddled: &str, actor: &str) -> Place {
         let dir = tempfile::Builder::new()
             .prefix("vernal-puddled-")
-            .tempdir()
+            .tempdir_in(dir)
             .expect("a temporary directory");
         // Other users reach the socket and the actor through it.
         let open = std::fs::Permissions::from_mode(0o755);

@@ -117,6 +117,7 @@ pub(crate) fn answer(
                 files: vec![file],
             })
         }
+        Request::Allocator { pool } => crate::allocator::give(shared, client, pool),
         Request::Close { pool } => open::close(shared, client, pool),
         Request::Remove { name } => remove::remove(shared, client, &name),
         Request::List { after, limit } => list::list(shared, client, after, limit),

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use vernal_heap::{HeapError, PoolMemory};
 
-use super::lock::AllocLock;
+use super::lock::PoolLock;
 use super::space::{self, PoolNumber};
 use super::tx;
 use crate::Error;
@@ -14,12 +14,12 @@ use crate::Error;
 #[derive(Debug, Clone)]
 pub struct DirectMemory {
     pool: PoolNumber,
-    lock: Arc<AllocLock>,
+    lock: Arc<dyn PoolLock>,
 }
 
 impl DirectMemory {
     /// The puddles that are mapped for `pool`.
-    pub fn new(pool: PoolNumber, lock: Arc<AllocLock>) -> DirectMemory {
+    pub fn new(pool: PoolNumber, lock: Arc<dyn PoolLock>) -> DirectMemory {
         DirectMemory { pool, lock }
     }
 

@@ -1,21 +1,49 @@
 //! One open direct pool of this process: recovered, mapped, with a share in the process' logs.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vernal_journal::MetaFile;
 use vernal_sys::FileMedia;
 
 use super::files::{DirLogs, PuddleFile, recover_dead};
-use super::lock::AllocLock;
+use super::lock::{AllocLock, PoolLock, ServedLock};
 use super::memory::DirectMemory;
 use super::space::{DirectMapping, PoolNumber};
-use super::tx;
+use super::tx::{self, LogSource};
 use crate::Error;
 
-/// The log space of this process, while any direct pool is open, and how many are.
-static PROCESS: Mutex<Option<(Arc<DirLogs>, usize)>> = Mutex::new(None);
+/// Where the logs of this process are: all in one place, because one transaction may span all of its pools.
+enum Logs {
+    /// Beside the first embedded pool; gone with the last one.
+    Beside(Arc<DirLogs>),
+    /// At puddled. They stay when the last pool is closed, and serve the next one: puddled keeps them as long as the
+    /// connection.
+    Served(Arc<dyn LogSource>),
+}
+
+/// The logs of this process, and how many pools are open.
+static PROCESS: Mutex<Option<(Logs, usize)>> = Mutex::new(None);
+
+fn mixed(name: &str, other: &str) -> Error {
+    Error::Access {
+        what: format!(
+            "pool {name}: this process has direct pools {other} open, and one log serves all direct pools of a process: close them first"
+        ),
+    }
+}
+
+/// What puddled gives for a direct pool besides its puddles.
+#[derive(Debug)]
+pub struct DirectGrant {
+    /// The page of its allocator's lock.
+    pub lock: File,
+    /// The token by which puddled knows this process in that page.
+    pub token: u32,
+    /// The logs of this process: the same for all pools of one connection.
+    pub logs: Arc<dyn LogSource>,
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -24,9 +52,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// An open direct pool.
 #[derive(Debug)]
 pub struct DirectPool {
-    dir: PathBuf,
     number: PoolNumber,
-    lock: Arc<AllocLock>,
+    lock: Arc<dyn PoolLock>,
     mappings: Mutex<Vec<DirectMapping>>,
 }
 
@@ -72,21 +99,53 @@ impl DirectPool {
         let number = PoolNumber::take()?;
         let mut process = lock(&PROCESS);
         let shared = match &mut *process {
-            Some((logs, pools)) => logs.add_pool(dir).map(|()| *pools += 1),
+            Some((Logs::Beside(logs), pools)) => logs.add_pool(dir).map(|()| *pools += 1),
+            Some((Logs::Served(_), 1..)) => Err(mixed(&dir.display().to_string(), "of puddled")),
             none => DirLogs::create(dir).map(|logs| {
                 let logs = Arc::new(logs);
                 tx::attach(logs.clone());
-                *none = Some((logs, 1));
+                *none = Some((Logs::Beside(logs), 1));
             }),
         };
+        Self::with_logs(shared, number, alloc)
+    }
+
+    /// A pool that puddled has opened for this process. puddled has recovered what dead processes left. Nothing is mapped yet.
+    pub fn open_served(grant: DirectGrant, name: &str) -> Result<DirectPool, Error> {
+        let alloc = Arc::new(ServedLock::new(&grant.lock, grant.token, name)?);
+        let number = PoolNumber::take()?;
+        let mut process = lock(&PROCESS);
+        let same = |logs: &Arc<dyn LogSource>| {
+            std::ptr::addr_eq(Arc::as_ptr(logs), Arc::as_ptr(&grant.logs))
+        };
+        let shared = match &mut *process {
+            Some((Logs::Served(logs), pools)) if same(logs) => {
+                *pools += 1;
+                Ok(())
+            }
+            Some((Logs::Served(_), 1..)) => Err(mixed(name, "of another puddled")),
+            Some((Logs::Beside(_), _)) => Err(mixed(name, "in directories of its own")),
+            other => {
+                tx::attach(Arc::clone(&grant.logs));
+                *other = Some((Logs::Served(grant.logs), 1));
+                Ok(())
+            }
+        };
+        Self::with_logs(shared, number, alloc)
+    }
+
+    fn with_logs(
+        shared: Result<(), Error>,
+        number: PoolNumber,
+        lock: Arc<dyn PoolLock>,
+    ) -> Result<DirectPool, Error> {
         if let Err(e) = shared {
             number.give_back();
             return Err(e);
         }
         Ok(DirectPool {
-            dir: dir.to_owned(),
             number,
-            lock: alloc,
+            lock,
             mappings: Mutex::new(Vec::new()),
         })
     }
@@ -94,11 +153,6 @@ impl DirectPool {
     /// Whether no other process had the pool open when this one opened it.
     pub fn was_alone(&self) -> bool {
         self.lock.was_alone()
-    }
-
-    /// Where the pool is.
-    pub fn dir(&self) -> &Path {
-        &self.dir
     }
 
     /// Maps a puddle of the pool at its home address.
@@ -134,14 +188,15 @@ impl Drop for DirectPool {
         lock(&self.mappings).clear();
         self.number.give_back();
         let mut process = lock(&PROCESS);
-        if let Some((logs, pools)) = &mut *process {
-            *pools -= 1;
-            if *pools == 0 {
-                tx::detach();
-                // What cannot be deleted holds nothing, and is swept when the pool is opened again.
-                let _ = logs.close();
-                *process = None;
-            }
+        let Some((logs, pools)) = &mut *process else {
+            return;
+        };
+        *pools = pools.saturating_sub(1);
+        if let (Logs::Beside(logs), 0) = (logs, *pools) {
+            tx::detach();
+            // What cannot be deleted holds nothing, and is swept when the pool is opened again.
+            let _ = logs.close();
+            *process = None;
         }
     }
 }

@@ -12,7 +12,7 @@ use vernal_journal::direct::{DirectError, DirectLog, LogSupply};
 use vernal_sys::MappedMedia;
 
 use super::home::MappedHome;
-use super::lock::AllocLock;
+use super::lock::PoolLock;
 use super::space;
 use crate::Error;
 
@@ -92,7 +92,7 @@ pub fn detach() {
 type OnAbort = (unsafe extern "C" fn(*mut c_void), *mut c_void);
 
 /// A lock that this thread holds.
-struct Held(Arc<AllocLock>);
+struct Held(Arc<dyn PoolLock>);
 
 impl Drop for Held {
     fn drop(&mut self) {
@@ -327,8 +327,9 @@ fn after_abort() {
 
 /// Holds `lock` until the outermost transaction ends. `true` when another process had it last, or the heap was rolled back:
 /// what the caller remembers of the heap is out of date.
-pub(super) fn hold(lock: &Arc<AllocLock>) -> Result<bool, Error> {
-    let held = TX.with(|tx| tx.borrow().locks.iter().any(|l| Arc::ptr_eq(&l.0, lock)));
+pub(super) fn hold(lock: &Arc<dyn PoolLock>) -> Result<bool, Error> {
+    let is_it = |l: &Held| std::ptr::addr_eq(Arc::as_ptr(&l.0), Arc::as_ptr(lock));
+    let held = TX.with(|tx| tx.borrow().locks.iter().any(is_it));
     if held {
         return Ok(false);
     }

@@ -1,8 +1,10 @@
 //! A program with pools: it opens pools of puddled with `vernal-pool`, as every program does, and keeps a list in each.
 //!
 //! ```text
-//! open NAME w|r|c    push NAME FIRST COUNT (one transaction)    torn NAME VALUE (no commit)
+//! open NAME w|r|c|d  push NAME FIRST COUNT (one transaction)    torn NAME VALUE (no commit)
 //! list NAME          big NAME BYTES (forces growth)             close NAME
+//! embed DIR (makes a direct pool without puddled)               abort
+//! toil NAME FIRST COUNT (a transaction for each; says each number that is durable)
 //! ```
 
 use std::collections::BTreeMap;
@@ -10,7 +12,7 @@ use std::io::{BufRead, Write};
 
 use vernal_format::types::{Shape, TypeBuilder, TypeDesc};
 use vernal_pool::program::ProgramType;
-use vernal_pool::{OpenOptions, Pool, tx};
+use vernal_pool::{OpenOptions, Pool, capi, tx};
 
 fn node_type() -> ProgramType {
     let next = Shape::Pointer {
@@ -66,6 +68,8 @@ impl Program {
         let node = pool.alloc(16, &self.node, 1)?;
         store(node, load(root));
         store(node + 8, value);
+        // The node is new; the root is not. Buffered pools need not be told.
+        capi::tx_add(root, 8)?;
         store(root, node);
         Ok(())
     }
@@ -80,10 +84,10 @@ impl Program {
         match words {
             ["open", name, how] => {
                 let options = OpenOptions {
-                    create: *how == "c",
+                    create: matches!(*how, "c" | "d"),
                     exclusive: false,
                     read_only: *how == "r",
-                    direct: false,
+                    direct: *how == "d",
                     eager: false,
                 };
                 let pool = Pool::open_served(name, options).map_err(failed)?;
@@ -98,6 +102,29 @@ impl Program {
                     self.push(pool, value).map_err(failed)?;
                 }
                 tx::commit().map_err(failed)?;
+                Ok(String::new())
+            }
+            ["embed", dir] => {
+                let options = OpenOptions {
+                    create: true,
+                    direct: true,
+                    ..OpenOptions::default()
+                };
+                let pool = Pool::open(std::path::Path::new(dir), options).map_err(failed)?;
+                self.pools.insert((*dir).to_owned(), pool);
+                Ok(String::new())
+            }
+            ["abort"] => tx::abort().map(|()| String::new()).map_err(failed),
+            ["toil", name, first, count] => {
+                let (first, count) = (number(first)?, number(count)?);
+                let pool = self.pool(name)?;
+                for value in first..first + count {
+                    tx::begin().map_err(failed)?;
+                    self.push(pool, value).map_err(failed)?;
+                    tx::commit().map_err(failed)?;
+                    println!("ok {value}");
+                    let _ = std::io::stdout().flush();
+                }
                 Ok(String::new())
             }
             ["torn", name, value] => {
