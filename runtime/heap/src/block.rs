@@ -9,7 +9,7 @@ use vernal_format::puddle::{
     CHUNK_PAGES, CLASSES, Class, Extent, PAGE_BYTES, PAGE_SHIFT, PageDesc,
 };
 
-use crate::{HeapError, Object, PoolMemory};
+use crate::{HeapError, Object, PoolMemory, Span};
 
 /// Orders of blocks: the largest puddle has 2^26 pages.
 pub(crate) const ORDERS: usize = 27;
@@ -371,6 +371,44 @@ pub fn find_object<M: PoolMemory + ?Sized>(
                 type_index,
             };
             Ok((bits >> (slot % 64) & 1 != 0).then_some(object))
+        }
+    }
+}
+
+/// What the page of `addr` belongs to. Each word of the metadata is read once.
+pub(crate) fn find_span<M: PoolMemory + ?Sized>(
+    mem: &M,
+    ext: Extent,
+    addr: u64,
+) -> Result<Span, HeapError> {
+    let block = find_block(mem, ext, ext.page_of(addr))?;
+    let start = ext.page_addr(block.page);
+    match block.kind {
+        Kind::Free { .. } | Kind::Pool => Ok(Span::Nothing),
+        Kind::Object { bytes, type_index } => Ok(Span::Whole(Object {
+            addr: start,
+            size: bytes,
+            type_index,
+        })),
+        Kind::Slab {
+            class: index,
+            type_index,
+            ..
+        } => {
+            let Some(class) = CLASSES.get(index) else {
+                return Ok(Span::Nothing);
+            };
+            let bitmap = slab_header(mem, start, class, type_index)?;
+            let mut taken = [0; 4];
+            for ((to, word), valid) in taken.iter_mut().zip(bitmap).zip(class.valid) {
+                *to = word.load(Relaxed) & valid;
+            }
+            Ok(Span::Slots {
+                start,
+                class: index,
+                type_index,
+                taken,
+            })
         }
     }
 }

@@ -12,9 +12,9 @@ use vernal_format::puddle::{
 };
 use vernal_format::types::{MAX_TYPE_LEN, TypeDesc};
 
-use crate::block::{find_object, for_each_object_in, for_each_untyped_in, load};
+use crate::block::{find_object, find_span, for_each_object_in, for_each_untyped_in, load};
 use crate::type_table::split;
-use crate::{Object, ObjectSpace, PoolMemory, TYPE_FIRST};
+use crate::{Object, ObjectSpace, PoolMemory, Span, SpanSpace, TYPE_FIRST};
 
 /// Types that are read of one foreign heap.
 pub const FOREIGN_TYPES_MAX: u32 = 4096;
@@ -232,5 +232,15 @@ impl<M: PoolMemory> ObjectSpace for ForeignSpace<M> {
     fn root(&self) -> Option<u64> {
         let place = self.word(self.pool_page()? + pool_field::ROOT)?;
         self.address(Place(place))
+    }
+}
+
+impl<M: PoolMemory> SpanSpace for ForeignSpace<M> {
+    fn puddle_at(&self, addr: u64) -> Option<(u64, u64)> {
+        self.locate(addr).map(|ext| (ext.base, ext.end()))
+    }
+
+    fn span_at(&self, addr: u64) -> Option<Span> {
+        find_span(&self.mem, self.locate(addr)?, addr).ok()
     }
 }

@@ -14,7 +14,7 @@ use crate::cache::{Orphans, key_of};
 use crate::pages::Pages;
 use crate::puddles::Puddles;
 use crate::type_table::TypeTable;
-use crate::{HeapError, Mapped, Object, ObjectSpace, PoolMemory, ThreadCache};
+use crate::{HeapError, Mapped, Object, ObjectSpace, PoolMemory, Span, SpanSpace, ThreadCache};
 
 /// The heap of a pool.
 ///
@@ -400,5 +400,16 @@ impl<M: PoolMemory> ObjectSpace for Heap<M> {
 
     fn root(&self) -> Option<u64> {
         self.root_place().ok().and_then(|p| self.puddles.address(p))
+    }
+}
+
+impl<M: PoolMemory> SpanSpace for Heap<M> {
+    fn puddle_at(&self, addr: u64) -> Option<(u64, u64)> {
+        self.puddles.locate(addr).map(|(_, e)| (e.base, e.end()))
+    }
+
+    fn span_at(&self, addr: u64) -> Option<Span> {
+        let (_, ext) = self.puddles.locate(addr)?;
+        block::find_span(&self.mem, ext, addr).ok()
     }
 }

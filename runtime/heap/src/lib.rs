@@ -49,7 +49,7 @@ pub use heap::Heap;
 pub use memory::{OwnedMemory, PoolMemory};
 pub use object_set::ObjectSet;
 pub use report::{CheckReport, DirectoryEntry, Mapped, PoolIdentity, Problem, TypeUse};
-pub use space::{Object, ObjectSpace};
+pub use space::{Object, ObjectSpace, Span, SpanSpace};
 
 /// Type index of memory whose type nobody named.
 pub const TYPE_RAW: u32 = 0;

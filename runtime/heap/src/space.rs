@@ -41,3 +41,31 @@ pub trait ObjectSpace {
     /// Address of the root object.
     fn root(&self) -> Option<u64>;
 }
+
+/// What the allocator says of the pages around an address, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// Slots of one size and type.
+    Slots {
+        /// First byte of the span.
+        start: u64,
+        /// Index of the size class.
+        class: usize,
+        /// Type of the objects.
+        type_index: u32,
+        /// Which slots hold objects.
+        taken: [u64; 4],
+    },
+    /// One object of whole pages.
+    Whole(Object),
+    /// Free, or the heap's own.
+    Nothing,
+}
+
+/// A heap that can be asked for all that is known of a page at once, so that one answer serves for every object on it.
+pub trait SpanSpace: ObjectSpace {
+    /// First address and end of the puddle that holds `addr`. Puddles that were there stay.
+    fn puddle_at(&self, addr: u64) -> Option<(u64, u64)>;
+    /// What `addr` belongs to; an object of this span that holds `addr` is the one that [`ObjectSpace::object_at`] names.
+    fn span_at(&self, addr: u64) -> Option<Span>;
+}

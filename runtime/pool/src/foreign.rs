@@ -7,10 +7,13 @@ use std::sync::{Mutex, PoisonError};
 
 use vernal_abi::puddle::MAX_PUDDLES;
 use vernal_format::types::TypeDesc;
-use vernal_heap::{ForeignSpace, HeapError, Object, ObjectSpace, PoolMemory};
+use vernal_heap::walk::{Budget, Examiner, GraphError, GraphReport, GraphTarget, Placed};
+use vernal_heap::{
+    ForeignSpace, HeapError, Object, ObjectSpace, PoolMemory, Span, SpanSpace, TYPE_RAW,
+};
 
-use crate::Error;
 use crate::segment::Segment;
+use crate::{Error, Pool, registry, tx};
 
 /// The volatile pool of another process, mapped for reading. Any word of it may change at any time.
 ///
@@ -150,5 +153,112 @@ impl ObjectSpace for ForeignHeap {
     }
     fn root(&self) -> Option<u64> {
         self.space.root()
+    }
+}
+
+impl SpanSpace for ForeignHeap {
+    fn puddle_at(&self, addr: u64) -> Option<(u64, u64)> {
+        self.space.puddle_at(addr)
+    }
+    fn span_at(&self, addr: u64) -> Option<Span> {
+        self.space.span_at(addr)
+    }
+}
+
+/// A graph that was copied into a pool.
+#[derive(Debug)]
+pub struct Copied {
+    /// Address of the root's copy.
+    pub root: u64,
+    /// What was copied.
+    pub report: GraphReport,
+    /// Every object of it, to be freed one by one by who does not keep the graph.
+    pub objects: Vec<u64>,
+}
+
+/// The pool that copies go to.
+struct Into<'a> {
+    pool: &'a Pool,
+    /// Types by their ids: index in the pool.
+    types: Vec<(u64, u32)>,
+    made: Vec<(u64, u64)>,
+}
+
+impl Into<'_> {
+    fn type_index(&mut self, ty: Option<&TypeDesc>) -> Result<u32, Error> {
+        let Some(desc) = ty else {
+            return Ok(TYPE_RAW);
+        };
+        if let Some((_, index)) = self.types.iter().find(|(id, _)| *id == desc.id()) {
+            return Ok(*index);
+        }
+        let index = registry::with(self.pool.handle(), |l| {
+            let index = l.with_room(|pool, cache| pool.heap.intern_type(cache, desc.blob()))?;
+            crate::binding::note_type(&l.pool, &mut l.cache, index)?;
+            Ok(index)
+        })?;
+        self.types.push((desc.id(), index));
+        Ok(index)
+    }
+}
+
+impl GraphTarget for Into<'_> {
+    type Error = Error;
+
+    fn place(&mut self, size: u64, align: u64, ty: Option<&TypeDesc>) -> Result<Placed, Error> {
+        let index = self.type_index(ty)?;
+        let addr = registry::with(self.pool.handle(), |l| l.alloc(size, align, index))?;
+        self.made.push((addr, size));
+        Ok(Placed {
+            addr,
+            ..Placed::default()
+        })
+    }
+
+    #[inline]
+    fn words(&self, at: Placed, count: usize) -> Option<&[AtomicU64]> {
+        self.pool.0.memory.words(at.addr, count)
+    }
+}
+
+/// Copies the graph from `root`, an object of the type with the id `expected` in a peer's heap, into the pool `to`, and
+/// verifies the copy while it is made: in the open transaction, if the pool is not volatile. After an error there is no copy.
+pub fn copy_verified(
+    examiner: &mut Examiner,
+    from: &ForeignHeap,
+    root: u64,
+    expected: u64,
+    budget: Budget,
+    to: &Pool,
+) -> Result<Copied, GraphError<Error>> {
+    if tx::depth() == 0 && !to.is_volatile() {
+        return Err(GraphError::Target(Error::invalid(
+            "what a peer passes is copied into a pool in a transaction: begin one with vn_tx_begin or VN_TX",
+        )));
+    }
+    let mut into = Into {
+        pool: to,
+        types: Vec::new(),
+        made: Vec::new(),
+    };
+    let copied = examiner.copy(from, root, expected, budget, &mut into);
+    match copied {
+        Ok(copy) => {
+            for (addr, size) in &into.made {
+                to.0.memory.after_write(*addr, *size);
+            }
+            Ok(Copied {
+                root: copy.root,
+                report: copy.report,
+                objects: into.made.into_iter().map(|(addr, _)| addr).collect(),
+            })
+        }
+        Err(e) => {
+            // The transaction may go on without the copy.
+            for (addr, _) in into.made {
+                to.free(addr).map_err(GraphError::Target)?;
+            }
+            Err(e)
+        }
     }
 }

@@ -367,3 +367,65 @@ fn a_peer_cannot_write() {
     assert_eq!(list(&pool), [1]);
     pool.close().expect("close");
 }
+
+#[test]
+fn a_peer_copies_a_list_into_a_pool_of_its_own() {
+    use std::sync::Arc;
+    use vernal_heap::walk::{Allowed, Budget, Examiner, GraphError, KnownTypes};
+    use vernal_pool::foreign::copy_verified;
+
+    let id = NODE.desc.id();
+    if let Some((heap, args)) = as_peer() {
+        let (head, count) = (args[0], args[1]);
+        // Addresses that the parent does not use.
+        NEXT.fetch_add(1 << 30, Ordering::Relaxed);
+        let (pool, _given) = volatile("mine", 64 << 20);
+        let mut examiner = Examiner::new(Arc::new(KnownTypes::new([&NODE.desc])));
+        let budget = Budget::default();
+        let report = examiner.verify(&heap, head, id, Allowed::All, budget);
+        assert_eq!(report.expect("sound").objects, count);
+        for _ in 0..2 {
+            let copied = copy_verified(&mut examiner, &heap, head, id, budget, &pool);
+            let copied = copied.expect("sound");
+            assert_eq!(copied.objects.len() as u64, count);
+            let (mut at, mut next) = (copied.root, count - 1);
+            while at != 0 {
+                assert!(Pool::containing(at).is_some());
+                assert_eq!(load(at + 8), next);
+                at = load(at);
+                next = next.wrapping_sub(1);
+            }
+            assert_eq!(next, u64::MAX);
+            assert_sound(&pool);
+            for object in copied.objects {
+                pool.free(object).expect("freed");
+            }
+        }
+        // A list that ends in what is no node: nothing of it stays.
+        let few = Budget {
+            objects: count - 1,
+            ..budget
+        };
+        let refused = copy_verified(&mut examiner, &heap, head, id, few, &pool);
+        assert!(matches!(refused, Err(GraphError::Budget { .. })));
+        let mut left = 0;
+        for chunk in 0..pool.space().chunk_count() {
+            pool.space().for_each_object(chunk, &mut |o| {
+                left += u32::from(o.type_index > 1);
+                true
+            });
+        }
+        assert_eq!(left, 0, "objects were left behind");
+        pool.close().expect("close");
+        return;
+    }
+    let (pool, given) = volatile("theirs", 64 << 20);
+    for value in 0..150_000 {
+        push(&pool, value);
+    }
+    let args = format!("{},{}", load(root(&pool)), 150_000);
+    let name = "a_peer_copies_a_list_into_a_pool_of_its_own";
+    let status = in_peer(name, &sealed(&given), &args);
+    assert!(status.success(), "{status}");
+    pool.close().expect("close");
+}

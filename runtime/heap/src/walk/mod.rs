@@ -4,7 +4,7 @@
 //! stand two ways through a pool. [`Rewrite`] goes through allocator metadata, chunk by chunk: relocation, rebinding,
 //! redirection. [`Walker`] goes through the graph, from the root: iterative, each object once, within a [`Budget`];
 //! its visitors are [`reach`], [`verify`], [`inspect`] and [`copy`]. [`scan_external`] lists pointers out of the pool,
-//! by chunk.
+//! by chunk. [`Examiner`] goes through the graph of a peer that is not trusted, and verifies or copies it.
 //!
 //! A pool may be damaged or made by an attacker. No walk trusts a pointer before the heap has said what lies there, none
 //! reads outside the pool's words, and none recurses.
@@ -14,6 +14,7 @@ mod graph;
 mod inspect;
 mod matching;
 mod path;
+mod peer;
 mod plan;
 mod reach;
 mod rewrite;
@@ -26,6 +27,9 @@ pub use graph::{Budget, Edge, Flow, Target, View, Visitor, WalkReport, Walker, t
 pub use inspect::{FieldValue, Value, inspect};
 pub use matching::{Match, pointer_matches};
 pub use path::Trail;
+pub use peer::{
+    Allowed, Arena, Examiner, GraphCopy, GraphError, GraphReport, GraphTarget, KnownTypes, Placed,
+};
 pub use plan::{Plan, Plans, Run, Window};
 pub use reach::reach;
 pub use rewrite::{Binding, Refused, Rewrite, RewriteError, RewriteReport};

@@ -139,6 +139,46 @@ pub enum Fault {
         /// How many.
         count: u64,
     },
+    /// A type of a peer that the receiver does not have, or has with another layout.
+    #[error(
+        "is a `{name}`, which is unknown here or laid out otherwise: build both sides from the same definition"
+    )]
+    ForeignType {
+        /// The type.
+        name: String,
+    },
+    /// An object outside the ranges that are sealed.
+    #[error("points to {value:#x}, and the {size} bytes there are not all sealed")]
+    NotSealed {
+        /// The object.
+        value: u64,
+        /// Its bytes.
+        size: u64,
+    },
+    /// A length or end that does not fit the object.
+    #[error("has {len} elements and room for {capacity}, which the object at {value:#x} has not")]
+    Length {
+        /// The pointer.
+        value: u64,
+        /// Elements.
+        len: u64,
+        /// Elements that it should have memory for.
+        capacity: u64,
+    },
+    /// Text that is none.
+    #[error("is text at {value:#x} that {why}")]
+    Text {
+        /// The pointer.
+        value: u64,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Null where that is no value.
+    #[error("is null, and never is in a `{expected}`")]
+    Null {
+        /// What its field says.
+        expected: String,
+    },
     /// The root is no object.
     #[error("is {value:#x}, which is no object")]
     Root {

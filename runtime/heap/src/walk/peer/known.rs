@@ -1,0 +1,187 @@
+//! The types of the receiver, in the form that a peer's graph is compared with.
+
+use std::collections::HashMap;
+
+use super::shape::{Bound, Rule, Scalar, Target, Values, bounds_of, distrusted, scalar};
+use crate::walk::plan::Plan;
+use vernal_format::types::{FieldKind, TypeDesc};
+
+/// What a receiver knows of a type.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub desc: TypeDesc,
+    pub plan: Plan,
+    /// Word and rule of each pointer of one element, when those are few.
+    pub few: Option<Box<[(u32, u32)]>>,
+    /// By field of the descriptor.
+    pub rules: Box<[Rule]>,
+    /// Fields that not every value fits.
+    pub values: Box<[Values]>,
+    /// Whether an element of zeros is none.
+    pub zero_is_none: bool,
+    /// Any bytes are a value, and there are no pointers.
+    pub plain: bool,
+    /// Why its objects are not taken from a peer.
+    pub refused: Option<(String, String)>,
+}
+
+/// The types that a receiver knows, compiled once. What a peer says of a type counts only as far as it is the same.
+#[derive(Debug, Clone, Default)]
+pub struct KnownTypes {
+    pub(super) types: Vec<Known>,
+    by_id: HashMap<u64, u32>,
+}
+
+impl KnownTypes {
+    /// Compiles these types. Of two with the same id the first counts.
+    pub fn new<'a>(types: impl IntoIterator<Item = &'a TypeDesc>) -> KnownTypes {
+        let mut known = KnownTypes::default();
+        for desc in types {
+            if !known.by_id.contains_key(&desc.id()) {
+                known.by_id.insert(desc.id(), known.types.len() as u32);
+                known.types.push(Known::bare(desc.clone()));
+            }
+        }
+        let mut by_name: HashMap<String, Vec<u32>> = HashMap::new();
+        for (slot, k) in known.types.iter().enumerate() {
+            let slots = by_name.entry(k.desc.name().to_owned()).or_default();
+            slots.push(slot as u32);
+        }
+        for slot in 0..known.types.len() {
+            let Some(desc) = known.types.get(slot).map(|k| k.desc.clone()) else {
+                continue;
+            };
+            let rules = known.rules(&desc, &by_name);
+            if let Some(k) = known.types.get_mut(slot) {
+                k.few = few(&k.plan, &desc, &rules);
+                k.rules = rules;
+            }
+        }
+        known
+    }
+
+    /// How many types.
+    pub fn len(&self) -> usize {
+        self.types.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.types.is_empty()
+    }
+
+    /// The place of the type with this id.
+    pub fn slot(&self, id: u64) -> Option<u32> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// The descriptor at a place.
+    pub fn desc(&self, slot: u32) -> Option<&TypeDesc> {
+        self.types.get(slot as usize).map(|k| &k.desc)
+    }
+
+    /// The place of the type that a peer describes so. Ids are short hashes, which can be forged: the layouts are compared.
+    pub fn resolve(&self, theirs: &TypeDesc) -> Option<u32> {
+        let slot = self.slot(theirs.id())?;
+        same_layout(self.desc(slot)?, theirs).then_some(slot)
+    }
+
+    fn rules(&self, desc: &TypeDesc, by_name: &HashMap<String, Vec<u32>>) -> Box<[Rule]> {
+        let bounds = bounds_of(desc);
+        let rule = |(at, f): (usize, &vernal_format::types::Field)| {
+            if f.kind != FieldKind::Pointer {
+                return Rule::default();
+            }
+            let bound = bounds.get(&at).cloned().unwrap_or(Bound::One);
+            let named = by_name.get(&f.target).map_or(&[][..], Vec::as_slice);
+            let by_id = (f.aux != 0).then(|| self.slot(f.aux)).flatten();
+            let slot = match (by_id, named) {
+                (Some(slot), _) => Some(slot),
+                (None, [slot]) => Some(*slot),
+                // Two layouts under one name: nobody knows which is meant.
+                _ => None,
+            };
+            let target = match (slot, scalar(&f.target)) {
+                (Some(slot), _) => Target::Type(slot),
+                (None, Some(scalar)) => Target::Scalar(scalar),
+                (None, None) => Target::Part,
+            };
+            let bound = match (bound, &target) {
+                // C's strings end with a zero byte, and nothing else says where.
+                (Bound::One, Target::Scalar(Scalar::Byte)) if f.target == "char" => Bound::Text,
+                (bound, _) => bound,
+            };
+            Rule {
+                target,
+                exact: slot.unwrap_or(u32::MAX),
+                bound,
+                name: f.target.clone(),
+            }
+        };
+        desc.fields().iter().enumerate().map(rule).collect()
+    }
+}
+
+impl Known {
+    fn bare(desc: TypeDesc) -> Known {
+        let values: Box<[Values]> = desc
+            .fields()
+            .iter()
+            .enumerate()
+            .filter_map(Values::of)
+            .collect();
+        let refused = desc
+            .refused()
+            .map(|f| (f.name.clone(), f.target.clone()))
+            .or_else(|| distrusted(&desc));
+        let addresses = desc.fields().iter().any(|f| f.kind.is_address());
+        Known {
+            plan: Plan::of(&desc),
+            few: None,
+            rules: Box::default(),
+            zero_is_none: values.iter().any(|v| !v.takes(0)),
+            plain: !addresses && values.is_empty() && refused.is_none(),
+            values,
+            refused,
+            desc,
+        }
+    }
+}
+
+/// The pointers of one element as words and rules.
+fn few(plan: &Plan, desc: &TypeDesc, rules: &[Rule]) -> Option<Box<[(u32, u32)]>> {
+    let element = crate::Object {
+        addr: 0,
+        size: desc.size(),
+        type_index: 0,
+    };
+    let window = crate::walk::Window {
+        start: 0,
+        end: desc.size(),
+    };
+    let words = plan.whole(&element, window)?.1.len();
+    let mut pairs = Vec::with_capacity(words);
+    plan.pointers(&element, window, |word, run| {
+        let skip = rules
+            .get(run.field as usize)
+            .is_none_or(|r| r.bound == Bound::Within);
+        if !skip {
+            pairs.push((word as u32, run.field));
+        }
+    });
+    Some(pairs.into())
+}
+
+/// Whether two descriptors say the same of every byte. What they call the fields does not matter.
+fn same_layout(a: &TypeDesc, b: &TypeDesc) -> bool {
+    let head = |d: &TypeDesc| (d.size(), d.align(), d.flags(), d.fields().len());
+    let mut fields = a.fields().iter().zip(b.fields());
+    head(a) == head(b)
+        && a.name() == b.name()
+        && fields.all(|(x, y)| {
+            let key = |f: &vernal_format::types::Field| {
+                (f.offset, f.kind, f.elem_size, f.count, f.stride, f.flags)
+            };
+            key(x) == key(y) && x.target == y.target
+        })
+}

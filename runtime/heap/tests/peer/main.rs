@@ -1,0 +1,6 @@
+//! Graphs of a peer that is not trusted.
+
+mod attacks;
+mod lengths;
+mod random;
+mod world;
