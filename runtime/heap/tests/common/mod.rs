@@ -24,6 +24,8 @@ pub struct TestMemory {
     pub watch: AtomicBool,
     /// Called once, before the next change of a page descriptor: another thread's deed at the worst moment.
     pub hook: Mutex<Option<Hook>>,
+    /// The same, before the next change of anything.
+    pub hook_anywhere: Mutex<Option<Hook>>,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +51,7 @@ impl TestMemory {
             budget: AtomicU64::new(u64::MAX),
             watch: AtomicBool::new(false),
             hook: Mutex::new(None),
+            hook_anywhere: Mutex::new(None),
         })
     }
 
@@ -152,6 +155,8 @@ impl PoolMemory for TestMemory {
             let hook = self.hook.lock().unwrap().take();
             hook.into_iter().for_each(|hook| hook());
         }
+        let hook = self.hook_anywhere.lock().unwrap().take();
+        hook.into_iter().for_each(|hook| hook());
         let mut log = self.log.lock().unwrap();
         log.before_calls += 1;
         for at in (addr & !7..addr + len).step_by(8) {
