@@ -22,23 +22,71 @@ fn raw(trips: u64) -> Duration {
     let lines = Arc::new((Line(AtomicU64::new(0)), Line(AtomicU64::new(0))));
     let theirs = lines.clone();
     let peer = std::thread::spawn(move || {
-        for i in 1..=trips {
-            while theirs.0.0.load(Ordering::Acquire) != i {}
+        for i in 1.. {
+            let mut seen = theirs.0.0.load(Ordering::Acquire);
+            while seen != i && seen != STOP {
+                seen = theirs.0.0.load(Ordering::Acquire);
+            }
+            if seen == STOP {
+                return;
+            }
             theirs.1.0.store(i, Ordering::Release);
         }
     });
-    let warm = trips / 4;
-    let mut start = Instant::now();
-    for i in 1..=trips {
-        if i == warm {
-            start = Instant::now();
-        }
+    let mut clock = Clock::new(trips);
+    for i in 1.. {
         lines.0.0.store(i, Ordering::Release);
         while lines.1.0.load(Ordering::Acquire) != i {}
+        if clock.over(i) {
+            break;
+        }
     }
-    let took = start.elapsed();
+    lines.0.0.store(STOP, Ordering::Release);
     peer.join().expect("joined");
-    took / (trips - warm) as u32
+    clock.per_trip()
+}
+
+/// Ends a peer.
+const STOP: u64 = u64::MAX;
+
+/// Counts trips after a warm-up, and ends a round whose threads do not get their processors.
+struct Clock {
+    trips: u64,
+    warm: u64,
+    begin: Instant,
+    start: Instant,
+    last: (u64, Instant),
+}
+
+impl Clock {
+    const LIMIT: Duration = Duration::from_millis(20);
+
+    fn new(trips: u64) -> Clock {
+        let now = Instant::now();
+        Clock {
+            trips,
+            warm: 0,
+            begin: now,
+            start: now,
+            last: (0, now),
+        }
+    }
+
+    /// After trip `i`, counted from 1.
+    fn over(&mut self, i: u64) -> bool {
+        if i == self.trips / 4 {
+            (self.warm, self.start) = (i, Instant::now());
+        }
+        if i.is_multiple_of(64) || i == self.trips {
+            self.last = (i, Instant::now());
+            return i >= self.trips || self.last.1 - self.begin > Self::LIMIT;
+        }
+        false
+    }
+
+    fn per_trip(&self) -> Duration {
+        (self.last.1 - self.start) / (self.last.0 - self.warm).max(1) as u32
+    }
 }
 
 #[derive(Default)]
@@ -82,20 +130,29 @@ fn condvar(trips: u64) -> Duration {
         own: events.1,
         peer: events.0,
     };
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
     let peer = std::thread::spawn(move || {
-        for _ in 0..trips {
+        loop {
             let _ = theirs.block(None);
+            if stopped.load(Ordering::Acquire) {
+                return;
+            }
             theirs.wake();
         }
     });
-    let start = Instant::now();
-    for _ in 0..trips {
+    let mut clock = Clock::new(trips);
+    for i in 1.. {
         mine.wake();
         let _ = mine.block(None);
+        if clock.over(i) {
+            break;
+        }
     }
-    let took = start.elapsed();
+    stop.store(true, Ordering::Release);
+    mine.wake();
     peer.join().expect("joined");
-    took / trips as u32
+    clock.per_trip()
 }
 
 /// Memory of one side, at a cache line.
@@ -155,41 +212,39 @@ fn ring(trips: u64, policy: WaitPolicy, depth: u64) -> Duration {
     };
     let mut client = endpoint(&a, &b, park(&ea, &eb), policy, slots);
     let mut server = endpoint(&b, &a, park(&eb, &ea), policy, slots);
-    let ready = Arc::new(AtomicBool::new(false));
-    let started = ready.clone();
     let peer = std::thread::spawn(move || {
-        started.store(true, Ordering::Release);
-        for _ in 0..trips {
+        loop {
             let Ok(Received::Message(m)) = server.recv(None) else {
                 panic!("no call")
             };
+            if m.call() == STOP {
+                return;
+            }
             server.try_send(&m).expect("room for a reply");
         }
     });
-    while !ready.load(Ordering::Acquire) {
-        std::thread::yield_now();
-    }
-    let warm = trips / 4;
-    let mut start = Instant::now();
+    let mut clock = Clock::new(trips);
     let mut sent = 0;
-    for i in 0..trips {
-        if i == warm {
-            start = Instant::now();
-        }
-        while sent < trips && sent < i + depth {
+    for i in 1.. {
+        while sent < i - 1 + depth {
+            sent += 1;
             client
                 .try_send(&Message::new(CALL, sent, 1))
                 .expect("room for a call");
-            sent += 1;
         }
         let Ok(Received::Message(m)) = client.recv(None) else {
             panic!("no reply")
         };
         assert_eq!(m.call(), i);
+        if clock.over(i) {
+            break;
+        }
     }
-    let took = start.elapsed();
+    client
+        .try_send(&Message::new(CALL, STOP, 1))
+        .expect("room for the end");
     peer.join().expect("joined");
-    took / (trips - warm) as u32
+    clock.per_trip()
 }
 
 type Row = (&'static str, fn() -> Duration);

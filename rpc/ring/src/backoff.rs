@@ -42,10 +42,10 @@ const YIELDS: u32 = 16;
 const EAGER_LOOKS: u32 = 512;
 /// Looks between two readings of the clock.
 const LOOKS_PER_READING: u32 = 32;
-/// How often a waiter that never sleeps asks whether waiting still makes sense.
+/// How often a waiter that never sleeps gives way, and asks whether waiting still makes sense.
 const CHECK_EVERY: Duration = Duration::from_millis(1);
 /// A longer gap between two readings means that somebody else had the processor.
-const INTERRUPTED: Duration = Duration::from_micros(500);
+const INTERRUPTED: Duration = Duration::from_micros(100);
 
 /// The memory of a waiter: how long looking has paid.
 #[derive(Clone, Copy, Debug)]
@@ -117,29 +117,44 @@ impl Backoff {
         let now = Instant::now();
         let since = *wait.since.get_or_insert(now);
         let gap = wait.read.replace(now).map_or(Duration::ZERO, |r| now - r);
-        if wait.yields == 0 && gap > INTERRUPTED {
-            self.look = LOOK_MIN;
-        }
         if wait.deadline.is_some_and(|d| d <= now) {
             return Step::Sleep;
+        }
+        if self.policy == WaitPolicy::Spin {
+            return Self::spin_on(wait, now);
+        }
+        if gap > INTERRUPTED {
+            // Somebody else wants this processor. Who sleeps is woken in time; who gives way waits for its next turn.
+            self.look = LOOK_MIN;
+            if wait.yields > 0 {
+                wait.slept = true;
+                return Step::Sleep;
+            }
         }
         if now - since < self.look {
             std::hint::spin_loop();
             return Step::Look;
         }
-        if self.policy == WaitPolicy::Adaptive && wait.yields >= YIELDS {
+        if wait.yields >= YIELDS {
             wait.slept = true;
             return Step::Sleep;
         }
-        wait.yields = wait.yields.saturating_add(1);
+        wait.yields += 1;
         std::thread::yield_now();
-        // The next look that finds nothing gives way again.
+        // The next look that finds nothing reads the clock again.
         wait.looks = wait.looks.wrapping_sub(1);
-        if now - *wait.checked.get_or_insert(now) > CHECK_EVERY {
-            wait.checked = Some(now);
-            return Step::Check;
-        }
         Step::Look
+    }
+
+    /// A waiter that never sleeps gives way rarely: a peer that does not answer for so long may wait for this processor.
+    fn spin_on(wait: &mut Wait, now: Instant) -> Step {
+        if now - *wait.checked.get_or_insert(now) < CHECK_EVERY {
+            std::hint::spin_loop();
+            return Step::Look;
+        }
+        wait.checked = Some(now);
+        std::thread::yield_now();
+        Step::Check
     }
 
     /// Ends a wait that found what it waited for.

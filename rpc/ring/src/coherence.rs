@@ -48,3 +48,48 @@ impl<C: CacheControl> CacheControl for Coherence<C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Mapped, OwnWords, PeerWords};
+    use std::cell::RefCell;
+
+    /// Notes which lines are written back (`true`) and invalidated.
+    struct Notes<'a>(&'a RefCell<Vec<(bool, u64)>>);
+
+    impl CacheControl for Notes<'_> {
+        fn write_back(&self, line: &AtomicU64) {
+            self.0
+                .borrow_mut()
+                .push((true, line.load(std::sync::atomic::Ordering::Relaxed)));
+        }
+        fn invalidate(&self, line: &AtomicU64) {
+            self.0
+                .borrow_mut()
+                .push((false, line.load(std::sync::atomic::Ordering::Relaxed)));
+        }
+    }
+
+    #[test]
+    fn the_choice_reaches_the_line() {
+        let words: Vec<AtomicU64> = (0..8).map(AtomicU64::new).collect();
+        let notes = RefCell::new(Vec::new());
+        for (cache, expected) in [
+            (
+                Coherence::Explicit(Notes(&notes)),
+                vec![(true, 3), (false, 5)],
+            ),
+            (Coherence::Coherent, vec![]),
+        ] {
+            let mapped = Mapped::with_cache(words.as_slice(), cache);
+            mapped.write_back(3);
+            mapped.invalidate(5);
+            // Outside of the memory: nothing to do, nothing to read.
+            mapped.write_back(8);
+            mapped.publish(8, 1);
+            assert_eq!(mapped.load(8), 0);
+            assert_eq!(notes.take(), expected);
+        }
+    }
+}
