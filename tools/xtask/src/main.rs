@@ -51,7 +51,7 @@ enum Command {
     Build(build::Options),
     /// Check the rules of the source tree: crate edges, headers, file sizes, links
     Tidy(tidy::Options),
-    /// Run a benchmark: `persist` (against the peers) or `overhead` (instrumented programs that map nothing)
+    /// Run a benchmark: `persist`, `puddles`, `rpc` (against their peers), `overhead`, `limits`
     Bench(soak::BenchOptions),
     /// Run one kind of test for a given time, with new seeds
     Soak(soak::SoakOptions),

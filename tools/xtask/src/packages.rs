@@ -17,6 +17,8 @@ pub enum Group {
     FileCheck,
     /// The systems that `bench persist` compares with.
     Peers,
+    /// The systems that `bench rpc` compares with.
+    RpcPeers,
     /// The real programs that the tests build.
     Programs,
     /// The page of `vernal inspect` in a real browser. Its tests are skipped, and counted so, where there is none.
@@ -34,7 +36,7 @@ const fn package(name: &'static str, groups: &'static [Group], why: &'static str
     Package { name, groups, why }
 }
 
-use Group::{Browser, FileCheck, Llvm19, Peers, Programs, Toolchain};
+use Group::{Browser, FileCheck, Llvm19, Peers, Programs, RpcPeers, Toolchain};
 
 /// Every package that any command needs. Rust itself, and the C linker that Rust needs, are given.
 #[rustfmt::skip]
@@ -44,7 +46,7 @@ const PACKAGES: &[Package] = &[
     package("llvm-22-dev",          &[Toolchain], "headers for the pass's C++ shim"),
     package("libclang-rt-22-dev",   &[Toolchain], "sanitizer runtimes, so that programs can be built with -fsanitize"),
     package("g++",                  &[Toolchain], "the C++ library, and the compiler of the shim"),
-    package("pkg-config",           &[Toolchain, Peers], "finds the peers' libraries; tests of vernal.pc"),
+    package("pkg-config",           &[Toolchain, Peers, RpcPeers], "finds the peers' libraries; tests of vernal.pc"),
     package("clang-19",             &[Llvm19],    "the pass also supports LLVM 19"),
     package("lld-19",               &[Llvm19],    "LTO with LLVM 19"),
     package("llvm-19-dev",          &[Toolchain, Llvm19], "headers for the shim of the pass for LLVM 19, which a full build makes too"),
@@ -57,6 +59,11 @@ const PACKAGES: &[Package] = &[
     package("liblmdb-dev",          &[Peers],     "peer: LMDB"),
     package("libsqlite3-dev",       &[Peers],     "peer: SQLite"),
     package("libkyotocabinet-dev",  &[Peers],     "peer: Kyoto Cabinet"),
+    package("libgrpc++-dev",        &[RpcPeers],  "peer: gRPC in C++"),
+    package("libprotobuf-dev",      &[RpcPeers],  "peer: gRPC's messages in C++"),
+    package("protobuf-compiler",    &[RpcPeers],  "peers: generates gRPC's messages"),
+    package("protobuf-compiler-grpc", &[RpcPeers], "peer: generates gRPC's calls in C++"),
+    package("capnproto",            &[RpcPeers],  "peer: generates Cap'n Proto's messages"),
     package("libboost-dev",         &[Programs],  "program: Boost.Interprocess managed_mapped_file"),
     package("dpkg-dev",             &[Programs],  "program: Kyoto Cabinet from Debian's source package"),
     package("chromium",             &[Browser],   "shows the page of vernal inspect to its tests"),

@@ -27,9 +27,9 @@ pub struct MutantsOptions {
 
 #[derive(clap::Args)]
 pub struct BenchOptions {
-    /// `persist`: against the peers; `puddles`: pools, against PMDK; `overhead`: instrumented programs that map nothing;
-    /// `limits`: a fence, a flush, opening 1 GiB
-    #[arg(value_parser = ["persist", "puddles", "overhead", "limits"])]
+    /// `persist`: against the peers; `puddles`: pools, against PMDK; `rpc`: calls, against shared memory, sockets, gRPC and others;
+    /// `overhead`: instrumented programs that map nothing; `limits`: a fence, a flush, opening 1 GiB
+    #[arg(value_parser = ["persist", "puddles", "rpc", "overhead", "limits"])]
     what: String,
     /// End within 8 minutes
     #[arg(long)]

@@ -18,6 +18,8 @@ pub struct Suite {
     pub limit: Duration,
     /// The packages it needs besides the toolchain.
     pub groups: &'static [Group],
+    /// Features of its crate that are off in ordinary builds.
+    pub features: &'static str,
 }
 
 const fn minutes(count: u64) -> Duration {
@@ -34,6 +36,7 @@ pub const SUITES: &[Suite] = &[
         soak: &["enumerate", "--seed", "{seed}"],
         limit: minutes(8),
         groups: &[],
+        features: "",
     },
     Suite {
         name: "litmus",
@@ -42,6 +45,7 @@ pub const SUITES: &[Suite] = &[
         soak: &["litmus"],
         limit: minutes(3),
         groups: &[],
+        features: "",
     },
     Suite {
         name: "kill",
@@ -50,6 +54,7 @@ pub const SUITES: &[Suite] = &[
         soak: &["run", "--seconds", "120", "--seed", "{seed}"],
         limit: minutes(5),
         groups: &[],
+        features: "",
     },
     Suite {
         name: "programs",
@@ -58,6 +63,7 @@ pub const SUITES: &[Suite] = &[
         soak: &["run", "--seconds", "120", "--seed", "{seed}"],
         limit: minutes(15),
         groups: &[Group::Programs],
+        features: "",
     },
     Suite {
         name: "pools",
@@ -66,6 +72,7 @@ pub const SUITES: &[Suite] = &[
         soak: &["run", "--seconds", "120", "--seed", "{seed}"],
         limit: minutes(10),
         groups: &[],
+        features: "",
     },
     Suite {
         name: "inspect-page",
@@ -74,6 +81,7 @@ pub const SUITES: &[Suite] = &[
         soak: &[],
         limit: minutes(6),
         groups: &[Group::Browser],
+        features: "",
     },
     Suite {
         name: "mutants",
@@ -82,6 +90,7 @@ pub const SUITES: &[Suite] = &[
         soak: &["mutants", "--all"],
         limit: minutes(15),
         groups: &[],
+        features: "",
     },
 ];
 
@@ -91,6 +100,11 @@ pub const BENCHES: &[Suite] = &[
     bench("limits", "vernal-bench", &["limits"]),
     bench("puddles", "vernal-bench", &["puddles"]),
     bench("overhead", "vernal-bench-overhead", &[]),
+    Suite {
+        groups: &[Group::RpcPeers],
+        features: "peers",
+        ..bench("rpc", "vernal-bench-rpc", &[])
+    },
 ];
 
 const fn bench(name: &'static str, package: &'static str, once: &'static [&'static str]) -> Suite {
@@ -101,6 +115,7 @@ const fn bench(name: &'static str, package: &'static str, once: &'static [&'stat
         soak: &[],
         limit: minutes(120),
         groups: &[Group::Peers, Group::Programs],
+        features: "",
     }
 }
 
@@ -118,6 +133,8 @@ impl Suite {
             "--release",
             "--package",
             self.package,
+            "--features",
+            self.features,
             "--bin",
             self.package,
             "--",
