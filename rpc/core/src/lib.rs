@@ -13,15 +13,23 @@
 //! - calls: completion table, deadlines, cancellation, streams, the server's loop. Written once, for every transport.
 #![warn(missing_docs)]
 
+mod client;
 mod error;
+mod exclusive;
 mod message;
 mod options;
+mod outbox;
 pub mod registry;
+mod server;
+pub mod shm;
 pub mod transport;
 
+pub use client::{Connection, PendingCall, Reply, Stream};
 pub use error::{Code, Error, Failure};
 pub use message::{Body, INLINE_MAX, Kind, Message, TEXT_MAX};
 pub use options::{
-    CallOptions, ChannelOptions, ConnectOptions, Passed, SealMode, Trust, WaitPolicy,
+    CallOptions, ChannelOptions, ConnectOptions, Passed, SealMode, Trust, WaitPolicy, program_types,
 };
 pub use registry::Registry;
+pub use server::{Answer, Call, Channel, Signature, Stats};
+pub use vernal_heap::walk::KnownTypes;

@@ -84,17 +84,23 @@ impl Body {
         bytes: [0; INLINE_MAX],
     };
 
+    /// As many of these bytes as fit inline.
+    #[inline]
+    pub(crate) fn inline(data: &[u8]) -> Body {
+        let mut bytes = [0; INLINE_MAX];
+        for (to, from) in bytes.iter_mut().zip(data) {
+            *to = *from;
+        }
+        Body::Inline {
+            len: data.len().min(INLINE_MAX) as u8,
+            bytes,
+        }
+    }
+
     /// These bytes, inline if they fit. `None`: more than [`TEXT_MAX`].
     pub fn from_bytes(data: &[u8]) -> Option<Body> {
         if data.len() <= INLINE_MAX {
-            let mut bytes = [0; INLINE_MAX];
-            for (to, from) in bytes.iter_mut().zip(data) {
-                *to = *from;
-            }
-            return Some(Body::Inline {
-                len: data.len() as u8,
-                bytes,
-            });
+            return Some(Body::inline(data));
         }
         (data.len() <= TEXT_MAX).then(|| Body::Bytes(data.into()))
     }

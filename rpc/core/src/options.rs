@@ -1,6 +1,15 @@
 //! What a channel, a connection and a call may be told.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use vernal_heap::walk::KnownTypes;
+
+/// The types that the compiler described to this program, for checking what peers pass.
+pub fn program_types() -> Arc<KnownTypes> {
+    let all = vernal_pool::program::all();
+    Arc::new(KnownTypes::new(all.iter().map(|t| &t.desc)))
+}
 
 /// How far a receiver trusts what a peer passes by pointer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,6 +33,16 @@ pub enum WaitPolicy {
     Adaptive,
     /// Sleeps at once. For sides that share a core, or are called rarely.
     Block,
+}
+
+impl From<WaitPolicy> for vernal_ring::WaitPolicy {
+    fn from(policy: WaitPolicy) -> vernal_ring::WaitPolicy {
+        match policy {
+            WaitPolicy::Spin => vernal_ring::WaitPolicy::Spin,
+            WaitPolicy::Adaptive => vernal_ring::WaitPolicy::Adaptive,
+            WaitPolicy::Block => vernal_ring::WaitPolicy::Block,
+        }
+    }
 }
 
 /// By which means the kernel keeps a sender from changing what it has passed.
@@ -72,6 +91,8 @@ pub struct ChannelOptions {
     pub max_objects: u64,
     /// Bytes of one argument at most.
     pub max_bytes: u64,
+    /// The types of this program, which arguments are verified by. `None`: those that the compiler described.
+    pub types: Option<Arc<KnownTypes>>,
 }
 
 impl Default for ChannelOptions {
@@ -86,6 +107,7 @@ impl Default for ChannelOptions {
             copy_below: DEFAULT_COPY_BELOW,
             max_objects: 1 << 20,
             max_bytes: 1 << 30,
+            types: None,
         }
     }
 }
@@ -107,6 +129,8 @@ pub struct ConnectOptions {
     pub max_objects: u64,
     /// Bytes of one reply at most.
     pub max_bytes: u64,
+    /// The types of this program, which replies are verified by. `None`: those that the compiler described.
+    pub types: Option<Arc<KnownTypes>>,
 }
 
 impl Default for ConnectOptions {
@@ -119,6 +143,7 @@ impl Default for ConnectOptions {
             copy_below: DEFAULT_COPY_BELOW,
             max_objects: 1 << 20,
             max_bytes: 1 << 30,
+            types: None,
         }
     }
 }
@@ -128,6 +153,8 @@ impl Default for ConnectOptions {
 pub struct CallOptions {
     /// How long it may take. `None`: as long as the server lives.
     pub deadline: Option<Duration>,
+    /// The type of the object that the reply is. `None`: the reply is plain bytes.
+    pub reply_type: Option<u64>,
 }
 
 /// Slots of a ring, unless told otherwise.

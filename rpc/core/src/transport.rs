@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Error;
+use vernal_pool::Pool;
+
 use crate::message::{Body, Message};
 use crate::options::{ConnectOptions, Passed};
 
@@ -69,6 +71,9 @@ pub trait Link: Send + Sync {
     /// type that it must have. The result keeps alive what it needs.
     fn admit(&self, body: &Body, expected: u64) -> Result<Admitted, Error>;
 
+    /// The heap whose objects this side may send over this connection; made at first use.
+    fn heap(&self) -> Result<Pool, Error>;
+
     /// This side is done: the peer sees the connection end. Idempotent.
     fn close(&self);
 }
@@ -122,7 +127,13 @@ pub trait Listen: Send + Sync {
     fn event(&self) -> BorrowedFd<'_>;
 
     /// The next client that waits. Does not block; the client may still be silent or hostile.
+    ///
+    /// An error means that no client comes any more until [`Listen::reopen`] succeeds; what is wrong with one client is not an error
+    /// here.
     fn accept(&self) -> Result<Option<Box<dyn Greeting>>, Error>;
+
+    /// Listens again after [`Listen::accept`] failed; tried now and then until it succeeds. [`Listen::event`] is another one then.
+    fn reopen(&mut self) -> Result<(), Error>;
 }
 
 /// A client that has not yet said all that is needed. The server drops it when it takes too long.
@@ -130,8 +141,25 @@ pub trait Greeting: Send {
     /// Readable when [`Greeting::advance`] can go on.
     fn event(&self) -> BorrowedFd<'_>;
 
-    /// Goes on without blocking. `Some`: the client is connected. An error ends this client only.
-    fn advance(&mut self) -> Result<Option<Endpoint>, Error>;
+    /// Goes on without blocking. An error ends this client only.
+    fn advance(self: Box<Self>) -> Result<Advance, Error>;
+}
+
+/// How far a client has come.
+pub enum Advance {
+    /// It has not said everything yet.
+    Waiting(Box<dyn Greeting>),
+    /// It is connected.
+    Connected(Endpoint),
+}
+
+impl std::fmt::Debug for Advance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Advance::Waiting(_) => f.write_str("Waiting"),
+            Advance::Connected(endpoint) => f.debug_tuple("Connected").field(endpoint).finish(),
+        }
+    }
 }
 
 /// How long a client may take to greet before the server drops it.

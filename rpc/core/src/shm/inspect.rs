@@ -1,0 +1,84 @@
+//! Copies of a peer's graphs: made and checked in one pass, in private memory that is used again.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use vernal_heap::walk::{Arena, Budget, Examiner, KnownTypes};
+use vernal_pool::foreign::ForeignHeap;
+
+use super::link::Limits;
+
+/// Arenas that are kept for later, and the largest of them.
+const KEEP: usize = 8;
+const KEEP_BYTES: usize = 1 << 20;
+
+/// What examines the graphs of one peer; several threads can at once.
+pub(super) struct Inspector {
+    types: Arc<KnownTypes>,
+    budget: Budget,
+    /// Each has learned what the peer's types are.
+    examiners: Mutex<Vec<Examiner>>,
+    arenas: Mutex<Vec<Arena>>,
+}
+
+/// Memory of copies; it goes back to its inspector.
+pub(super) struct Copies {
+    arena: Option<Arena>,
+    home: Weak<Inspector>,
+}
+
+impl Inspector {
+    pub(super) fn new(limits: &Limits) -> Arc<Inspector> {
+        Arc::new(Inspector {
+            types: Arc::clone(&limits.types),
+            budget: limits.budget,
+            examiners: Mutex::default(),
+            arenas: Mutex::default(),
+        })
+    }
+
+    /// Copies and checks the graph from `addr`; where its copy lies, and in what. `Err` says what is wrong with it.
+    pub(super) fn copy(
+        self: &Arc<Self>,
+        heap: &ForeignHeap,
+        addr: u64,
+        expected: u64,
+    ) -> Result<(u64, Copies), String> {
+        let known = take(&self.examiners);
+        let mut examiner = known.unwrap_or_else(|| Examiner::new(Arc::clone(&self.types)));
+        let mut copies = Copies {
+            arena: Some(take(&self.arenas).unwrap_or_default()),
+            home: Arc::downgrade(self),
+        };
+        let Some(arena) = copies.arena.as_mut() else {
+            return Err("there is no memory for it".into());
+        };
+        let copied = examiner.copy(heap, addr, expected, self.budget, arena);
+        give(&self.examiners, examiner);
+        match copied {
+            Ok(copy) => Ok((copy.root, copies)),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+}
+
+fn take<T>(kept: &Mutex<Vec<T>>) -> Option<T> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner).pop()
+}
+
+fn give<T>(kept: &Mutex<Vec<T>>, value: T) {
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    if kept.len() < KEEP {
+        kept.push(value);
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        if let (Some(mut arena), Some(home)) = (self.arena.take(), self.home.upgrade())
+            && arena.capacity() <= KEEP_BYTES
+        {
+            arena.clear();
+            give(&home.arenas, arena);
+        }
+    }
+}
