@@ -8,6 +8,7 @@ use vernal_puddled_proto::Access;
 use vernal_sys::service::peer_groups;
 
 use crate::records::PoolRecord;
+use crate::rpc::Channel;
 
 /// The process at the other side of a connection, as of its connect: what it becomes later does not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,19 +39,25 @@ impl Peer {
         self.gid == gid || self.groups.contains(&gid)
     }
 
-    /// Whether this peer may open `pool` so; as for files, the first class that fits decides.
-    pub fn may(&self, pool: &PoolRecord, access: Access) -> bool {
-        if self.admin {
-            return true;
-        }
-        let shift = if self.uid == pool.owner {
+    /// The bits of `mode` that this peer has; as for files, the first class that fits decides.
+    fn bits(&self, owner: u32, group: u32, mode: u16) -> u16 {
+        let shift = if self.uid == owner {
             6
-        } else if self.in_group(pool.group) {
+        } else if self.in_group(group) {
             3
         } else {
             0
         };
-        let bits = (pool.mode >> shift) & 0o7;
+        if self.admin {
+            0o6
+        } else {
+            (mode >> shift) & 0o7
+        }
+    }
+
+    /// Whether this peer may open `pool` so.
+    pub fn may(&self, pool: &PoolRecord, access: Access) -> bool {
+        let bits = self.bits(pool.owner, pool.group, pool.mode);
         match access {
             Access::Read | Access::Snapshot => bits & 0o4 != 0,
             Access::Write => bits & 0o6 == 0o6,
@@ -60,6 +67,17 @@ impl Peer {
     /// Whether this peer may know that `pool` is there.
     pub fn may_see(&self, pool: &PoolRecord) -> bool {
         self.uid == pool.owner || self.may(pool, Access::Read)
+    }
+
+    /// Whether this peer may connect to `channel`.
+    pub fn may_connect(&self, channel: &Channel) -> bool {
+        self.bits(channel.owner, channel.group, channel.mode) & 0o6 == 0o6
+    }
+
+    /// Whether this peer may know that `channel` is there.
+    pub fn may_see_channel(&self, channel: &Channel) -> bool {
+        let bits = self.bits(channel.owner, channel.group, channel.mode);
+        self.uid == channel.owner || self.uid == channel.server.info.uid || bits & 0o4 != 0
     }
 
     /// Whether this peer may remove `pool` and change its mode.

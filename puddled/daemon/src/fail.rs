@@ -34,6 +34,14 @@ pub(crate) fn io(op: &str, path: &Path, e: &io::Error) -> Failure {
     Failure::new(code, format!("{op} {}: {e}; {remedy}", path.display()))
 }
 
+/// The kernel gave no descriptor, or no memory for one.
+pub(crate) fn no_descriptor(what: &str, e: &io::Error) -> Failure {
+    Failure::new(
+        ErrorCode::Limit,
+        format!("no {what}: {e}; raise puddled's limit of open files, or close some"),
+    )
+}
+
 impl From<RegistryError> for Failure {
     fn from(e: RegistryError) -> Self {
         let code = if e.is_full() {

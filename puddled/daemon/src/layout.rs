@@ -3,6 +3,7 @@
 //! ```text
 //! DATA/lock                             locked by the running puddled; holds its process id
 //! DATA/registry.redb                    the registry
+//! DATA/rpc-addresses                    how far the addresses of RPC segments went
 //! DATA/pools/<pool>/root.puddle         puddles, and the metadata of each beside it
 //! DATA/pools/<pool>/<puddle>.puddle
 //! DATA/journals/<client>/               journal and log puddles of one client
@@ -37,6 +38,11 @@ impl Layout {
     /// The data directory.
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// How far the addresses of segments went.
+    pub fn rpc_addresses(&self) -> PathBuf {
+        self.data.join("rpc-addresses")
     }
 
     /// The lock of the running puddled.

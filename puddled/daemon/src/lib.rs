@@ -1,4 +1,4 @@
-//! The daemon that owns pools: grants, recovery, address space, registry, quotas.
+//! The daemon that owns pools, and the names and the memory of RPC: grants, recovery, address space, registry, channels, quotas.
 //!
 //! * [`Daemon`]: everything; [`Daemon::start`] takes the data directory, recovers what earlier clients left, and serves.
 //! * [`Registry`]: what the daemon knows durably, readable by tests and tools while no daemon runs.
@@ -29,6 +29,7 @@ mod quarantine;
 mod records;
 mod recovery;
 mod registry;
+mod rpc;
 mod server;
 mod session;
 mod settle;

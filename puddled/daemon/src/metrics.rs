@@ -11,7 +11,7 @@ use std::time::Duration;
 use vernal_puddled_proto::limits::MAX_METRICS;
 
 use crate::config::MetricsAddress;
-use crate::ops::status;
+use crate::ops::{rpc_status, status};
 use crate::state::Shared;
 
 /// Counters since the start.
@@ -30,6 +30,7 @@ pub(crate) struct Counters {
     settling_micros: AtomicU64,
     longest_recovery_micros: AtomicU64,
     quarantines: AtomicU64,
+    rpc_refused: AtomicU64,
 }
 
 impl Counters {
@@ -74,6 +75,15 @@ impl Counters {
         Self::add(&self.quarantines, 1);
     }
 
+    /// A request on channels, connections or segments was refused.
+    pub fn refused_rpc(&self) {
+        Self::add(&self.rpc_refused, 1);
+    }
+
+    pub fn rpc_refused(&self) -> u64 {
+        self.rpc_refused.load(Ordering::Relaxed)
+    }
+
     pub fn recoveries(&self) -> u64 {
         self.recoveries.load(Ordering::Relaxed)
     }
@@ -93,7 +103,8 @@ pub(crate) fn render(shared: &Shared) -> String {
         let damaged = state.pools.values().filter(|p| p.damaged.is_some()).count();
         (state.buffered.used(), state.direct.used(), damaged as u64)
     };
-    let rows: [(&str, &str, &str, u64); 24] = [
+    let rpc = rpc_status(shared);
+    let rows: [(&str, &str, &str, u64); 33] = [
         (
             "uptime_seconds",
             "gauge",
@@ -211,6 +222,50 @@ pub(crate) fn render(shared: &Shared) -> String {
             "counter",
             "Journals and logs quarantined",
             of(&c.quarantines),
+        ),
+        ("rpc_channels", "gauge", "Channels", rpc.channels),
+        (
+            "rpc_connections",
+            "gauge",
+            "Connections of channels that at least one side has not left",
+            rpc.connections,
+        ),
+        ("rpc_segments", "gauge", "Segments", rpc.segments),
+        (
+            "rpc_segment_bytes",
+            "gauge",
+            "Bytes of all segments",
+            rpc.segment_bytes,
+        ),
+        (
+            "rpc_address_bytes",
+            "gauge",
+            "Address space given to segments",
+            rpc.address_bytes,
+        ),
+        (
+            "rpc_leases",
+            "gauge",
+            "Mappings of segments by others than their owners",
+            rpc.leases,
+        ),
+        (
+            "rpc_orphans",
+            "gauge",
+            "Segments whose owner is gone, and that leases keep",
+            rpc.orphans,
+        ),
+        (
+            "rpc_connected_total",
+            "counter",
+            "Connections made to channels",
+            rpc.connected,
+        ),
+        (
+            "rpc_refused_total",
+            "counter",
+            "Requests on channels, connections and segments that were refused",
+            rpc.refused,
         ),
         ("up", "gauge", "Always 1", 1),
     ];

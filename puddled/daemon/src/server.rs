@@ -273,6 +273,8 @@ fn connection(shared: &Arc<Shared>, socket: &Arc<OwnedFd>, mut client: Client) {
     let began = Instant::now();
     session::serve(shared, socket, &mut client);
     let id = client.id;
+    // At once: settling may wait for a process, and names, addresses and quotas of RPC need not.
+    shared.state().end_rpc(id);
     // When puddled ends, its clients have not: the next start settles what they leave.
     if shared.stopping.load(Ordering::SeqCst) {
         std::mem::forget(client.imports);

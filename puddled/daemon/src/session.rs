@@ -65,7 +65,7 @@ fn run(shared: &Arc<Shared>, socket: &OwnedFd, client: &mut Client) -> Result<()
                 return Err(End::Protocol(e));
             }
         };
-        let kind = request.kind();
+        let (kind, rpc) = (request.kind(), request.is_rpc());
         let answered = shared.work(|| {
             if shared.stopping.load(Ordering::SeqCst) {
                 return Err(Failure::new(
@@ -76,8 +76,17 @@ fn run(shared: &Arc<Shared>, socket: &OwnedFd, client: &mut Client) -> Result<()
             ops::answer(shared, client, request)
         });
         shared.counters.requested(answered.is_err());
+        if rpc && answered.is_err() {
+            shared.counters.refused_rpc();
+        }
         let answer = answered.unwrap_or_else(|failure| {
-            tracing::info!(client = client.id, pid = client.peer.pid, uid = client.peer.uid, request = kind, code = ?failure.code, text = failure.text, "refused");
+            let (id, pid, uid) = (client.id, client.peer.pid, client.peer.uid);
+            if rpc && failure.code == ErrorCode::Busy {
+                // Clients of a slow server ask again and again.
+                tracing::debug!(client = id, pid, uid, request = kind, text = failure.text, "busy");
+            } else {
+                tracing::info!(client = id, pid, uid, request = kind, code = ?failure.code, text = failure.text, "refused");
+            }
             Reply::Failed(failure).into()
         });
         reply(socket, version, answer)?;

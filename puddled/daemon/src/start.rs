@@ -20,6 +20,7 @@ use crate::ops::finish_removal;
 use crate::puddle;
 use crate::records::{GrantRecord, PoolRecord, PoolStatus};
 use crate::registry::{Registry, RegistryError, Snapshot};
+use crate::rpc::{Addresses, Rpc};
 use crate::server::{self, Stopper};
 use crate::state::{Phase, Pool, Shared, State, User};
 use crate::{inject, quarantine, settle};
@@ -190,9 +191,28 @@ fn take(layout: &Layout) -> Result<File, StartError> {
     Ok(file)
 }
 
+/// An empty table of channels. Nothing of an earlier puddled's is known, except how far its addresses went.
+fn rpc(layout: &Layout) -> Rpc {
+    let path = layout.rpc_addresses();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path);
+    if let Err(e) = &file {
+        tracing::warn!(path = %path.display(), error = %e, "how far addresses went cannot be kept: after a restart of puddled, mappings may collide");
+    }
+    // Half of all descriptors are for segments; connections and requests need the others.
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
+    let most = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
+    Rpc::new(Addresses::new(file.ok()), most)
+}
+
 /// The state that the registry describes.
 fn load(layout: &Layout, snapshot: &Snapshot) -> State {
-    let mut state = State::new();
+    let mut state = State::new(rpc(layout));
     state.quotas = snapshot.quotas.iter().copied().collect();
     state.quarantine = snapshot
         .quarantine

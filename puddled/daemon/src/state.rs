@@ -1,4 +1,4 @@
-//! What puddled knows in memory: pools and who uses them, addresses, quotas, connections.
+//! What puddled knows in memory: pools and who uses them, addresses, quotas, clients; and all of RPC.
 //!
 //! One mutex guards it all, and nobody reads or writes a file for long while holding it: what takes time is done on reservations
 //! (a hidden or busy pool, a user that is entered already), which are taken back when it fails.
@@ -23,6 +23,7 @@ use crate::layout::{Layout, open_rw};
 use crate::metrics::Counters;
 use crate::records::{PoolRecord, PoolStatus, PuddleRecord, QuarantineRecord};
 use crate::registry::{Change, Registry};
+use crate::rpc::Rpc;
 use crate::server::{Permits, Work};
 use crate::space::Space;
 
@@ -191,17 +192,19 @@ pub(crate) struct State {
     pub names: BTreeMap<String, Id>,
     pub buffered: Space,
     pub direct: Space,
-    /// Bytes of puddles by owner, reservations included.
+    /// Bytes of puddles by owner, reservations included, and of segments by who holds them.
     pub used: HashMap<u32, u64>,
     pub quotas: HashMap<u32, u64>,
     pub quarantine: HashMap<Id, QuarantineRecord>,
     /// Connections, with their sockets (to end them) and users.
     pub clients: HashMap<u64, (Arc<OwnedFd>, u32)>,
     pub next_client: u64,
+    /// Channels, connections and segments.
+    pub rpc: Rpc,
 }
 
 impl State {
-    pub fn new() -> Self {
+    pub fn new(rpc: Rpc) -> Self {
         State {
             pools: HashMap::new(),
             names: BTreeMap::new(),
@@ -212,6 +215,7 @@ impl State {
             quarantine: HashMap::new(),
             clients: HashMap::new(),
             next_client: 1,
+            rpc,
         }
     }
 
@@ -388,7 +392,7 @@ impl Shared {
             Some(limit) if used.saturating_add(bytes) > limit => refuse(
                 ErrorCode::Quota,
                 format!(
-                    "user {owner} has {used} bytes in puddles and may have {limit}, which leaves no room for {bytes} more: remove a pool, or let root raise the quota (`vernal pool quota`)"
+                    "user {owner} has {used} bytes in puddles and segments and may have {limit}, which leaves no room for {bytes} more: remove a pool, drop a segment, or let root raise the quota (`vernal pool quota`)"
                 ),
             ),
             _ => Ok(()),

@@ -174,6 +174,13 @@ impl Place {
         }
     }
 
+    /// Ends a puddled that may have died by itself.
+    pub fn reap_or_kill(&mut self) {
+        if !self.has_died() {
+            self.kill();
+        }
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.daemon.take() {
@@ -271,7 +278,13 @@ impl Place {
         all.retain(|n| {
             !matches!(
                 n.as_str(),
-                "lock" | "registry.redb" | "pools" | "journals" | "staging" | "quarantine"
+                "lock"
+                    | "registry.redb"
+                    | "rpc-addresses"
+                    | "pools"
+                    | "journals"
+                    | "staging"
+                    | "quarantine"
             )
         });
         all.sort();
@@ -415,6 +428,13 @@ impl Actor {
     pub fn ask(&mut self, line: &str) -> String {
         self.send(line);
         self.answer()
+    }
+
+    /// The same, where it may have ended: nothing then.
+    pub fn try_ask(&mut self, line: &str) -> Option<String> {
+        let to = self.to.as_mut().expect("it listens");
+        writeln!(to, "{line}").ok()?;
+        Some(self.answer()).filter(|a| !a.is_empty())
     }
 
     /// Tells it something.

@@ -1,12 +1,15 @@
 //! The requests.
 
 mod admin;
+mod channel;
 mod create;
 mod grow;
 mod import;
 mod list;
 mod open;
 mod remove;
+mod rpc_list;
+mod segment;
 pub(crate) mod stage;
 
 use std::fs::File;
@@ -23,6 +26,7 @@ use crate::state::Shared;
 pub(crate) use list::status;
 pub(crate) use open::{end_reads, set_clean};
 pub(crate) use remove::finish as finish_removal;
+pub(crate) use rpc_list::status as rpc_status;
 
 /// Removes the files of a puddle that is no longer listed, then gives back what it held.
 pub(crate) fn grow_delete(
@@ -153,6 +157,23 @@ pub(crate) fn answer(
         Request::ImportAbort { import } => import::abort(client, import),
         Request::Metrics => Ok(Reply::Metrics(crate::metrics::render(shared)).into()),
         Request::Status => Ok(Reply::Status(list::status(shared)).into()),
+        Request::ChannelOpen {
+            name,
+            owner,
+            group,
+            mode,
+        } => channel::open(shared, client, (name, owner, group, mode)),
+        Request::ChannelClose { channel } => channel::close(shared, client, channel),
+        Request::Connect { name } => channel::connect(shared, client, &name),
+        Request::Disconnect { conn } => channel::disconnect(shared, client, conn),
+        Request::Segment { of, size } => segment::create(shared, client, of, size),
+        Request::SegmentReady { segment } => segment::ready(shared, client, segment),
+        Request::SegmentMap { segment } => segment::map(shared, client, segment),
+        Request::SegmentDrop { segment } => segment::drop_it(shared, client, segment),
+        Request::ChannelList { after, limit } => rpc_list::channels(shared, client, after, limit),
+        Request::ConnList { after, limit } => rpc_list::conns(shared, client, after, limit),
+        Request::SegmentList { after, limit } => rpc_list::segments(shared, client, after, limit),
+        Request::RpcStatus => Ok(Reply::RpcStatus(rpc_list::status(shared)).into()),
         other => refuse(
             ErrorCode::Protocol,
             format!(
