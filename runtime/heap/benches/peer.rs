@@ -1,6 +1,6 @@
 //! Verification in place and deep copy of a peer's graph on one core, beside a plain walk over the same pointers.
 //!
-//! `cargo bench -p vernal-heap --bench peer [-- --json] [-- --rounds N]`. Each row is the median of several rounds.
+//! `cargo bench -p vernal-heap --bench peer [-- --json --rounds N --nodes N]`. Each row is the median of several rounds.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -122,11 +122,12 @@ fn median(mut times: Vec<f64>) -> f64 {
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
+    let number = |name: &str| {
+        let at = args.iter().position(|a| a == name)?;
+        args.get(at + 1)?.parse::<usize>().ok()
+    };
     let json = args.iter().any(|a| a == "--json");
-    let rounds = args.iter().position(|a| a == "--rounds");
-    let rounds = rounds
-        .and_then(|at| args.get(at + 1)?.parse().ok())
-        .unwrap_or(15);
+    let rounds = number("--rounds").unwrap_or(15);
     for (keys, nodes) in [
         (8, 29),
         (8, 1000),
@@ -135,6 +136,9 @@ fn main() {
         (12, 100_000),
         (8, 1_000_000),
     ] {
+        if number("--nodes").is_some_and(|n| n != nodes) {
+            continue;
+        }
         let case = tree(keys, nodes);
         let known = Arc::new(KnownTypes::new([&case.desc]));
         let mut examiner = Examiner::new(known);

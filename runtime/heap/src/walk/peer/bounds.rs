@@ -6,7 +6,7 @@ use super::decided::{RAW, Spot};
 use super::examine::{Run, Seen, Sink, Stop, Todo, wrong_value};
 use super::shape::{Bound, Rule, Scalar, Target};
 use crate::SpanSpace;
-use crate::walk::{Fault, GraphError};
+use crate::walk::Fault;
 use vernal_format::types::{FieldKind, TypeDesc};
 
 /// Bytes of the array in which `std::string` keeps short text.
@@ -294,7 +294,7 @@ impl<S: SpanSpace + ?Sized, K: Sink> Run<'_, S, K> {
         fault: Fault,
     ) -> Result<Seen, Stop<K::Error>> {
         let Some(one) = self.value_size(rule) else {
-            return Err(Stop::Fault(Fault::ForeignType {
+            return Err(Stop::from(Fault::ForeignType {
                 name: rule.name.clone(),
             }));
         };
@@ -326,7 +326,7 @@ impl<S: SpanSpace + ?Sized, K: Sink> Run<'_, S, K> {
                 self.charge(used)?;
                 let bytes = self.bytes(&seen, used);
                 if let Some(bad) = bytes.iter().find(|b| **b > 1) {
-                    return Err(Stop::Fault(Fault::Bool {
+                    return Err(Stop::from(Fault::Bool {
                         value: (*bad).into(),
                     }));
                 }
@@ -368,7 +368,8 @@ impl<S: SpanSpace + ?Sized, K: Sink> Run<'_, S, K> {
         {
             return Err(self.misfit(rule, value, &spot).into());
         }
-        self.note(spot, used)
+        let copy = self.note(&spot, used)?;
+        Ok(Seen { spot, copy })
     }
 
     /// Counts what is looked at more than once, so that many pointers to one large object are not many times its work.
@@ -376,10 +377,7 @@ impl<S: SpanSpace + ?Sized, K: Sink> Run<'_, S, K> {
         self.looked_at = self.looked_at.saturating_add(bytes);
         match self.looked_at > self.budget.bytes {
             false => Ok(()),
-            true => Err(Stop::Error(GraphError::Budget {
-                objects: self.budget.objects,
-                bytes: self.budget.bytes,
-            })),
+            true => Err(self.exhausted()),
         }
     }
 
@@ -413,5 +411,5 @@ fn is_rust_char(rule: &Rule) -> bool {
 }
 
 fn text<E>(value: u64, why: &'static str) -> Stop<E> {
-    Stop::Fault(Fault::Text { value, why })
+    Stop::from(Fault::Text { value, why })
 }

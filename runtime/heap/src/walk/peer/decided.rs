@@ -45,14 +45,50 @@ struct Puddle {
 pub(super) struct Spot {
     pub addr: u64,
     pub size: u64,
-    /// Place of its type, or [`RAW`].
-    pub slot: u32,
     /// Where in the object the pointer points.
     pub offset: u64,
+    /// Place of its type, or [`RAW`].
+    pub slot: u32,
     /// No pointer has named it before.
     pub fresh: bool,
     /// Where its copy is noted.
     pub copy: usize,
+}
+
+// Made out of line: an error that is made before it is known to be needed costs its destructor.
+#[cold]
+fn outside(value: u64) -> Box<Fault> {
+    Box::new(Fault::Outside { value })
+}
+
+#[cold]
+fn free(value: u64) -> Box<Fault> {
+    Box::new(Fault::Free { value })
+}
+
+/// The slot of a span that `addr` points to.
+#[inline(always)]
+fn slot_at(line: &mut Line, addr: u64) -> Result<Spot, Box<Fault>> {
+    let Some(class) = CLASSES.get((line[0] >> CLASS_SHIFT) as usize & 31) else {
+        return Err(free(addr));
+    };
+    let Some((n, offset)) = class.slot_at(addr.wrapping_sub(line[START])) else {
+        return Err(free(addr));
+    };
+    let (word, bit) = ((n as usize / 64 * 2) & 7, 1u64 << (n % 64));
+    if line[TAKEN + word] & bit == 0 {
+        return Err(free(addr));
+    }
+    let fresh = line[VISITED + word] & bit == 0;
+    line[VISITED + word] |= bit;
+    Ok(Spot {
+        addr: line[START] + class.slot_offset(n),
+        size: class.size,
+        slot: (line[0] >> TYPE_SHIFT) as u32,
+        offset,
+        fresh,
+        copy: line[COPIES] as usize + n as usize,
+    })
 }
 
 /// What was decided in the examination that runs.
@@ -123,67 +159,65 @@ impl Decided {
         known: &KnownTypes,
         addr: u64,
         copies: bool,
-    ) -> Result<Spot, Fault> {
+    ) -> Result<Spot, Box<Fault>> {
         let Some(at) = self.puddle(space, addr) else {
-            return Err(Fault::Outside { value: addr });
+            return Err(outside(addr));
         };
-        let (base, mut page) = match self.puddles.get(at) {
-            Some(p) => (p.base, (addr.wrapping_sub(p.base) >> PAGE_SHIFT) as usize),
-            None => return Err(Fault::Outside { value: addr }),
+        let Some((base, line)) = self.page(at, addr) else {
+            return Err(outside(addr));
         };
-        let mut state = self.state(at, page);
-        if state & KIND == 0 {
+        if line[0] & KIND == SLOTS {
+            return slot_at(line, addr);
+        }
+        // The first pointer to this page, or a page that is no span's only one.
+        if line[0] & KIND == 0 {
+            let page = (addr.wrapping_sub(base) >> PAGE_SHIFT) as usize;
             self.decide(space, known, at, page, addr, copies)?;
-            state = self.state(at, page);
         }
-        if state & KIND == LINK {
-            page = self.line(at, page).map_or(0, |l| l[START] as usize);
-            state = self.state(at, page);
-        }
-        let Some(line) = self.line(at, page) else {
-            return Err(Fault::Free { value: addr });
+        self.elsewhere(at, addr)
+    }
+
+    /// The record of the page of `addr`, and the puddle's first address.
+    #[inline(always)]
+    fn page(&mut self, puddle: usize, addr: u64) -> Option<(u64, &mut Line)> {
+        let puddle = self.puddles.get_mut(puddle)?;
+        let page = (addr.wrapping_sub(puddle.base) >> PAGE_SHIFT) as usize;
+        Some((puddle.base, puddle.pages.get_mut(page)?))
+    }
+
+    #[inline(never)]
+    fn elsewhere(&mut self, puddle: usize, addr: u64) -> Result<Spot, Box<Fault>> {
+        let Some((base, line)) = self.page(puddle, addr) else {
+            return Err(free(addr));
         };
-        let slot = (state >> TYPE_SHIFT) as u32;
-        let copy = line[COPIES] as usize;
-        if state & KIND == WHOLE {
-            let (start, size) = (base + ((page as u64) << PAGE_SHIFT), line[START]);
-            let offset = addr.wrapping_sub(start);
-            if offset >= size {
-                return Err(Fault::Free { value: addr });
+        let mut page = (addr.wrapping_sub(base) >> PAGE_SHIFT) as usize;
+        if line[0] & KIND == LINK {
+            page = line[START] as usize;
+        }
+        let Some(line) = self.line(puddle, page) else {
+            return Err(free(addr));
+        };
+        match line[0] & KIND {
+            SLOTS => slot_at(line, addr),
+            WHOLE => {
+                let (start, size) = (base + ((page as u64) << PAGE_SHIFT), line[START]);
+                let offset = addr.wrapping_sub(start);
+                if offset >= size {
+                    return Err(free(addr));
+                }
+                let fresh = line[VISITED] == 0;
+                line[VISITED] = 1;
+                Ok(Spot {
+                    addr: start,
+                    size,
+                    slot: (line[0] >> TYPE_SHIFT) as u32,
+                    offset,
+                    fresh,
+                    copy: line[COPIES] as usize,
+                })
             }
-            let fresh = line[VISITED] == 0;
-            line[VISITED] = 1;
-            return Ok(Spot {
-                addr: start,
-                size,
-                slot,
-                offset,
-                fresh,
-                copy,
-            });
+            _ => Err(free(addr)),
         }
-        let class = CLASSES.get((state >> CLASS_SHIFT) as usize & 31);
-        let found = class.and_then(|c| {
-            let (n, offset) = c.slot_at(addr.wrapping_sub(line[START]))?;
-            Some((c, n, offset))
-        });
-        let Some((class, n, offset)) = found else {
-            return Err(Fault::Free { value: addr });
-        };
-        let (word, bit) = ((n as usize / 64 * 2) & 7, 1u64 << (n % 64));
-        if line[TAKEN + word] & bit == 0 {
-            return Err(Fault::Free { value: addr });
-        }
-        let fresh = line[VISITED + word] & bit == 0;
-        line[VISITED + word] |= bit;
-        Ok(Spot {
-            addr: line[START] + class.slot_offset(n),
-            size: class.size,
-            slot,
-            offset,
-            fresh,
-            copy: copy + n as usize,
-        })
     }
 
     #[inline(always)]
@@ -207,19 +241,19 @@ impl Decided {
         page: usize,
         addr: u64,
         copies: bool,
-    ) -> Result<(), Fault> {
-        let free = Fault::Free { value: addr };
+    ) -> Result<(), Box<Fault>> {
+        let free = || free(addr);
         let base = self.puddles.get(puddle).map_or(0, |p| p.base);
         let noted = self.copies.len();
         let (start, span, line, slots) = match space.span_at(addr) {
-            None | Some(Span::Nothing) => return Err(free),
+            None | Some(Span::Nothing) => return Err(free()),
             Some(Span::Slots {
                 start,
                 class: index,
                 type_index,
                 taken,
             }) => {
-                let class = CLASSES.get(index).ok_or(free.clone())?;
+                let class = CLASSES.get(index).ok_or_else(free)?;
                 let align = 1 << class.size.trailing_zeros();
                 let slot = self.type_of(space, known, type_index, class.size, align)?;
                 let mut line = Line::default();
@@ -243,16 +277,16 @@ impl Decided {
             && start.is_multiple_of(PAGE_BYTES)
             && addr.wrapping_sub(start) < span;
         if !inside {
-            return Err(free);
+            return Err(free());
         }
         let head = (start.wrapping_sub(base) >> PAGE_SHIFT) as usize;
         if head != page {
             let was = self.state(puddle, head);
             // What was decided of the first page holds for this one, if it reaches as far.
             if was & KIND == LINK {
-                return Err(free);
+                return Err(free());
             }
-            let link = self.line(puddle, page).ok_or(free.clone())?;
+            let link = self.line(puddle, page).ok_or_else(free)?;
             link[0] = LINK;
             link[START] = head as u64;
             self.touched.push((puddle, page));
@@ -260,7 +294,7 @@ impl Decided {
                 return Ok(());
             }
         }
-        let place = self.line(puddle, head).ok_or(free)?;
+        let place = self.line(puddle, head).ok_or_else(free)?;
         *place = line;
         place[COPIES] = noted as u64;
         self.touched.push((puddle, head));
@@ -278,7 +312,7 @@ impl Decided {
         index: u32,
         size: u64,
         align: u64,
-    ) -> Result<u32, Fault> {
+    ) -> Result<u32, Box<Fault>> {
         if index == TYPE_RAW {
             return Ok(RAW);
         }
@@ -291,28 +325,28 @@ impl Decided {
             return Ok(RAW);
         }
         let Some(ty) = known.types.get(slot as usize) else {
-            return Err(Fault::UnknownType { index });
+            return Err(Box::new(Fault::UnknownType { index }));
         };
         if let Some((field, cause)) = &ty.refused {
-            return Err(Fault::RefusedType {
+            return Err(Box::new(Fault::RefusedType {
                 name: ty.desc.name().to_owned(),
                 field: field.clone(),
                 cause: cause.clone(),
-            });
+            }));
         }
         if size < ty.desc.size() {
-            return Err(Fault::TooSmall {
+            return Err(Box::new(Fault::TooSmall {
                 size,
                 name: ty.desc.name().to_owned(),
                 needed: ty.desc.size(),
-            });
+            }));
         }
         if u64::from(ty.desc.align()) > align {
-            return Err(Fault::Unaligned {
+            return Err(Box::new(Fault::Unaligned {
                 value: align,
                 expected: ty.desc.name().to_owned(),
                 align: ty.desc.align(),
-            });
+            }));
         }
         Ok(slot)
     }
@@ -323,7 +357,7 @@ impl Decided {
         space: &S,
         known: &KnownTypes,
         index: u32,
-    ) -> Result<u32, Fault> {
+    ) -> Result<u32, Box<Fault>> {
         let theirs = space.type_desc(index);
         let slot = theirs.and_then(|d| match known.resolve(d) {
             // Numbers and characters are what the pointers to them say.
@@ -331,12 +365,12 @@ impl Decided {
             slot => slot,
         });
         let Some(slot) = slot else {
-            return Err(match theirs {
+            return Err(Box::new(match theirs {
                 Some(desc) => Fault::ForeignType {
                     name: desc.name().to_owned(),
                 },
                 None => Fault::UnknownType { index },
-            });
+            }));
         };
         let at = index as usize;
         if self.types.len() <= at {

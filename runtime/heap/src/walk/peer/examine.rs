@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use thiserror::Error;
 
 use super::decided::{Decided, RAW, Spot};
-use super::known::{Known, KnownTypes};
+use super::known::{Few, Known, KnownTypes};
 use super::shape::{Bound, Rule, fault_of};
 use crate::walk::inspect::read_uint;
 use crate::walk::{Budget, Fault, Window};
@@ -131,14 +131,22 @@ pub(super) struct Seen {
     pub copy: Placed,
 }
 
+/// Why the examination ends. Boxed, because nearly all results are none.
 pub(super) enum Stop<E> {
-    Fault(Fault),
-    Error(GraphError<E>),
+    Fault(Box<Fault>),
+    Error(Box<GraphError<E>>),
+}
+
+impl<E> From<Box<Fault>> for Stop<E> {
+    fn from(fault: Box<Fault>) -> Self {
+        Stop::Fault(fault)
+    }
 }
 
 impl<E> From<Fault> for Stop<E> {
+    #[cold]
     fn from(fault: Fault) -> Self {
-        Stop::Fault(fault)
+        Stop::Fault(Box::new(fault))
     }
 }
 
@@ -256,17 +264,18 @@ impl Examiner {
             sink,
             report: GraphReport::default(),
             looked_at: 0,
+            last: (0, &[]),
         };
         let at_root = |stop| match stop {
-            Stop::Error(e) => e,
+            Stop::Error(e) => *e,
             Stop::Fault(fault) => GraphError::Fault {
                 place: "root".into(),
                 addr: root,
-                fault,
+                fault: *fault,
             },
         };
         let start = run.root(root, slot).map_err(at_root)?;
-        run.all()?;
+        run.all().map_err(|e| *e)?;
         let report = run.report;
         self.decided.clear();
         Ok((start, report))
@@ -285,6 +294,8 @@ pub(super) struct Run<'a, S: ?Sized, K> {
     pub report: GraphReport,
     /// Bytes that were looked at besides.
     pub looked_at: u64,
+    /// First address and words of a puddle.
+    pub last: (u64, &'a [AtomicU64]),
 }
 
 impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
@@ -300,13 +311,13 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
         if spot.slot != slot || spot.offset != 0 {
             return Err(self.misfit(&rule, root, &spot).into());
         }
-        self.note(spot, u64::MAX).map(|seen| seen.copy.addr)
+        self.note(&spot, u64::MAX).map(|copy| copy.addr)
     }
 
     /// Takes a new object in: within the budget and the ranges, copied if this is a copy. Of an array the first `used` bytes
     /// count.
     #[inline(always)]
-    pub(super) fn note(&mut self, spot: Spot, used: u64) -> Result<Seen, Stop<K::Error>> {
+    pub(super) fn note(&mut self, spot: &Spot, used: u64) -> Result<Placed, Stop<K::Error>> {
         if !spot.fresh {
             let copy = match K::COPIES {
                 true => self
@@ -317,25 +328,21 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
                     .unwrap_or_default(),
                 false => Placed::default(),
             };
-            return Ok(Seen { spot, copy });
+            return Ok(copy);
         }
         self.report.objects += 1;
         self.report.bytes += spot.size;
         if self.report.objects > self.budget.objects || self.report.bytes > self.budget.bytes {
-            return Err(Stop::Error(GraphError::Budget {
-                objects: self.budget.objects,
-                bytes: self.budget.bytes,
-            }));
+            return Err(self.exhausted());
         }
         if let Allowed::Ranges(ranges) = self.allowed {
-            inside(ranges, &spot)?;
+            inside(ranges, spot)?;
         }
         let count = (spot.size / 8) as usize;
         let known = self.known.types.get(spot.slot as usize);
         let mut copy = Placed::default();
-        let outside = Fault::Outside { value: spot.addr };
-        let Some(words) = self.space.words(spot.addr, count) else {
-            return Err(outside.into());
+        let Some(words) = self.view(spot.addr, count) else {
+            return Err(unmapped(spot.addr));
         };
         if K::COPIES {
             let align = known.map_or(16, |k| u64::from(k.desc.align()).max(16));
@@ -343,9 +350,9 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
             copy = self
                 .sink
                 .place(spot.size, align, ty)
-                .map_err(|e| Stop::Error(GraphError::Target(e)))?;
+                .map_err(|e| Stop::Error(Box::new(GraphError::Target(e))))?;
             let Some(to) = self.sink.words(copy, count) else {
-                return Err(outside.into());
+                return Err(unmapped(copy.addr));
             };
             // The only time that these words of the peer are loaded. What is not in use is zero in a copy.
             let from = words.get(..(used.min(spot.size) as usize).div_ceil(8));
@@ -355,9 +362,11 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
             if let Some(noted) = self.decided.copies.get_mut(spot.copy) {
                 *noted = copy;
             }
-        } else if let Some(first) = words.first() {
+        } else {
             // Begins to bring it into the cache: it is needed soon, and nothing waits for it now.
-            first.load(Relaxed);
+            for line in words.iter().step_by(8).take(4) {
+                line.load(Relaxed);
+            }
         }
         let leaf = known.is_none_or(|k| k.plain);
         if !leaf {
@@ -372,10 +381,38 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
                 copy,
             });
         }
-        Ok(Seen { spot, copy })
+        Ok(copy)
     }
 
-    fn all(&mut self) -> Result<(), GraphError<K::Error>> {
+    /// The peer's words at `addr`. Those of the puddle that was looked at last are at hand.
+    #[inline(always)]
+    fn view(&mut self, addr: u64, count: usize) -> Option<&'a [AtomicU64]> {
+        let (base, words) = self.last;
+        let first = (addr.wrapping_sub(base) / 8) as usize;
+        match words.get(first..first.wrapping_add(count)) {
+            Some(found) => Some(found),
+            None => self.next_view(addr, count),
+        }
+    }
+
+    #[cold]
+    fn next_view(&mut self, addr: u64, count: usize) -> Option<&'a [AtomicU64]> {
+        let (base, end) = self.space.puddle_at(addr)?;
+        let all = usize::try_from(end.checked_sub(base)? / 8).ok()?;
+        self.last = (base, self.space.words(base, all)?);
+        let first = (addr.checked_sub(base)? / 8) as usize;
+        self.last.1.get(first..first.checked_add(count)?)
+    }
+
+    #[cold]
+    pub(super) fn exhausted(&self) -> Stop<K::Error> {
+        Stop::Error(Box::new(GraphError::Budget {
+            objects: self.budget.objects,
+            bytes: self.budget.bytes,
+        }))
+    }
+
+    fn all(&mut self) -> Result<(), Box<GraphError<K::Error>>> {
         while let Some(todo) = self.stack.pop() {
             self.examine(todo)?;
         }
@@ -386,44 +423,118 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
     pub(super) fn word(&self, todo: &Todo, words: &[AtomicU64], index: usize) -> u64 {
         match K::COPIES {
             false => words.get(index).map_or(0, |w| w.load(Relaxed)),
-            true => {
-                let copied = self.sink.words(todo.copy, (todo.size / 8) as usize);
-                let word = copied.and_then(|w| w.get(index));
-                word.map_or(0, |w| w.load(Relaxed))
-            }
+            true => self.copied(todo).get(index).map_or(0, |w| w.load(Relaxed)),
         }
     }
 
     pub(super) fn set_word(&self, todo: &Todo, index: usize, value: u64) {
-        let copied = self.sink.words(todo.copy, (todo.size / 8) as usize);
-        if let Some(word) = copied.and_then(|w| w.get(index)) {
+        if let Some(word) = self.copied(todo).get(index) {
             word.store(value, Relaxed);
         }
     }
 
     #[inline(always)]
-    fn examine(&mut self, todo: Todo) -> Result<(), GraphError<K::Error>> {
+    fn examine(&mut self, todo: Todo) -> Result<(), Box<GraphError<K::Error>>> {
         let known: &'a KnownTypes = self.known;
         let Some(ty) = known.types.get(todo.slot as usize) else {
             return Ok(());
         };
         let count = (todo.size / 8) as usize;
         let words = match K::COPIES {
-            false => self.space.words(todo.addr, count).unwrap_or_default(),
+            false => self.view(todo.addr, count).unwrap_or_default(),
             true => &[],
         };
         match &ty.few {
             Some(few) if todo.size / 2 < ty.desc.size() && todo.used == todo.size => {
-                for &(word, rule) in few {
-                    self.pointer(&todo, words, ty, word as usize, rule)?;
+                self.few(&todo, words, ty, few)
+            }
+            _ => {
+                self.pointers(&todo, words, ty)?;
+                match ty.values.is_empty() {
+                    true => Ok(()),
+                    false => self.values(&todo, words, ty),
                 }
             }
-            _ => self.pointers(&todo, words, ty)?,
         }
-        if !ty.values.is_empty() {
-            self.values(&todo, words, ty)?;
+    }
+
+    /// One element with few pointers.
+    #[inline(always)]
+    fn few(
+        &mut self,
+        todo: &Todo,
+        words: &[AtomicU64],
+        ty: &'a Known,
+        few: &'a Few,
+    ) -> Result<(), Box<GraphError<K::Error>>> {
+        for run in &few.runs {
+            let Some(rule) = ty.rules.get(run.rule as usize) else {
+                continue;
+            };
+            let (mut word, end) = (run.first as usize, (run.first + run.count) as usize);
+            if !K::COPIES {
+                let values = words.get(word..end).unwrap_or_default();
+                for (i, value) in values.iter().enumerate() {
+                    let value = value.load(Relaxed);
+                    if value == 0 && run.skip_null {
+                        continue;
+                    }
+                    if let Err(stop) = self.edge(todo, words, rule, word + i, value) {
+                        return Err(named(todo, ty, word + i, stop));
+                    }
+                }
+                continue;
+            }
+            while word < end {
+                // The words of a copy are borrowed from what it goes to, where the next object is placed meanwhile.
+                let mut values = [0; 8];
+                let count = (end - word).min(8);
+                let from = self.copied(todo).get(word..word + count);
+                let from = from.unwrap_or_default();
+                let mut some = 0u32;
+                for (i, (to, from)) in values.iter_mut().zip(from).enumerate() {
+                    *to = from.load(Relaxed);
+                    some |= u32::from(*to != 0) << i;
+                }
+                if !run.skip_null {
+                    some = (1 << count) - 1;
+                }
+                while some != 0 {
+                    let i = some.trailing_zeros() as usize & 7;
+                    some &= some - 1;
+                    if let Err(stop) = self.edge(todo, words, rule, word + i, values[i]) {
+                        return Err(named(todo, ty, word + i, stop));
+                    }
+                }
+                word += count;
+            }
+        }
+        if few.values.is_empty() {
+            return Ok(());
+        }
+        let from = match K::COPIES {
+            false => words,
+            true => self.copied(todo),
+        };
+        for v in &few.values {
+            let word = from.get(v.word as usize).map_or(0, |w| w.load(Relaxed));
+            let raw = word >> v.shift & v.mask;
+            let Some(values) = ty.values.get(v.values as usize) else {
+                continue;
+            };
+            if !values.takes(raw) {
+                let field = ty.desc.fields().get(values.field as usize);
+                let fault = field.map_or(Fault::Bool { value: raw }, |f| fault_of(f, raw));
+                return Err(named(todo, ty, v.word as usize, Stop::from(fault)));
+            }
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn copied(&self, todo: &Todo) -> &[AtomicU64] {
+        let words = self.sink.words(todo.copy, (todo.size / 8) as usize);
+        words.unwrap_or_default()
     }
 
     /// An array, or a type with a flexible end or many pointers.
@@ -433,7 +544,7 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
         todo: &Todo,
         words: &[AtomicU64],
         ty: &'a Known,
-    ) -> Result<(), GraphError<K::Error>> {
+    ) -> Result<(), Box<GraphError<K::Error>>> {
         let object = Object {
             addr: todo.addr,
             size: todo.used,
@@ -460,7 +571,7 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
         ty: &'a Known,
         word: usize,
         field: u32,
-    ) -> Result<(), GraphError<K::Error>> {
+    ) -> Result<(), Box<GraphError<K::Error>>> {
         let value = self.word(todo, words, word);
         let Some(rule) = ty.rules.get(field as usize) else {
             return Ok(());
@@ -496,9 +607,9 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
         if !spot.fresh && !self.decided.used.is_empty() {
             self.in_use(rule, value, &spot, 1)?;
         }
-        let seen = self.note(spot, u64::MAX)?;
+        let copy = self.note(&spot, u64::MAX)?;
         if K::COPIES {
-            self.set_word(todo, word, seen.copy.addr.wrapping_add(seen.spot.offset));
+            self.set_word(todo, word, copy.addr.wrapping_add(spot.offset));
         }
         Ok(())
     }
@@ -511,7 +622,7 @@ impl<S: SpanSpace + ?Sized, K: Sink> Run<'_, S, K> {
         todo: &Todo,
         words: &[AtomicU64],
         ty: &Known,
-    ) -> Result<(), GraphError<K::Error>> {
+    ) -> Result<(), Box<GraphError<K::Error>>> {
         let elements = ty.desc.elements_in(todo.used);
         // Where a length counts the elements, none of them is spare.
         let spare = todo.used == todo.size;
@@ -530,7 +641,7 @@ impl<S: SpanSpace + ?Sized, K: Sink> Run<'_, S, K> {
         };
         match wrong {
             None => Ok(()),
-            Some((at, fault)) => Err(named(todo, ty, (at / 8) as usize, Stop::Fault(fault))),
+            Some((at, fault)) => Err(named(todo, ty, (at / 8) as usize, Stop::from(fault))),
         }
     }
 }
@@ -569,6 +680,11 @@ pub(super) fn wrong_value(
 }
 
 #[cold]
+fn unmapped<E>(value: u64) -> Stop<E> {
+    Stop::from(Fault::Outside { value })
+}
+
+#[cold]
 fn inside(ranges: &[(u64, u64)], spot: &Spot) -> Result<(), Fault> {
     let at = ranges.partition_point(|r| r.0 <= spot.addr);
     let range = at.checked_sub(1).and_then(|at| ranges.get(at));
@@ -582,17 +698,17 @@ fn inside(ranges: &[(u64, u64)], spot: &Spot) -> Result<(), Fault> {
 }
 
 #[cold]
-fn named<E>(todo: &Todo, ty: &Known, word: usize, stop: Stop<E>) -> GraphError<E> {
+fn named<E>(todo: &Todo, ty: &Known, word: usize, stop: Stop<E>) -> Box<GraphError<E>> {
     match stop {
         Stop::Error(e) => e,
         Stop::Fault(fault) => {
             let at = word as u64 * 8;
             let place = crate::walk::path::place_name(Some(&ty.desc), at);
-            GraphError::Fault {
+            Box::new(GraphError::Fault {
                 place: format!("{}.{place}", ty.desc.name()),
                 addr: todo.addr.saturating_add(at),
-                fault,
-            }
+                fault: *fault,
+            })
         }
     }
 }

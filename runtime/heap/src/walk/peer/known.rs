@@ -11,8 +11,8 @@ use vernal_format::types::{FieldKind, TypeDesc};
 pub(super) struct Known {
     pub desc: TypeDesc,
     pub plan: Plan,
-    /// Word and rule of each pointer of one element, when those are few.
-    pub few: Option<Box<[(u32, u32)]>>,
+    /// Pointers and values of one element, when those are few.
+    pub few: Option<Few>,
     /// By field of the descriptor.
     pub rules: Box<[Rule]>,
     /// Fields that not every value fits.
@@ -53,7 +53,7 @@ impl KnownTypes {
             };
             let rules = known.rules(&desc, &by_name);
             if let Some(k) = known.types.get_mut(slot) {
-                k.few = few(&k.plan, &desc, &rules);
+                k.few = few(&k.plan, &desc, &rules, &k.values);
                 k.rules = rules;
             }
         }
@@ -148,8 +148,36 @@ impl Known {
     }
 }
 
-/// The pointers of one element as words and rules.
-fn few(plan: &Plan, desc: &TypeDesc, rules: &[Rule]) -> Option<Box<[(u32, u32)]>> {
+/// The words of one element that are looked at, in the form that is fastest to go through.
+#[derive(Debug, Clone)]
+pub(super) struct Few {
+    pub runs: Box<[FewRun]>,
+    pub values: Box<[FewValue]>,
+}
+
+/// Consecutive words with one rule.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FewRun {
+    pub first: u32,
+    pub count: u32,
+    pub rule: u32,
+    /// Null needs no second look.
+    pub skip_null: bool,
+}
+
+/// A value inside one word.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FewValue {
+    pub word: u32,
+    pub shift: u32,
+    pub mask: u64,
+    pub values: u32,
+}
+
+/// Values that are listed one by one.
+const FEW_VALUES: u64 = 32;
+
+fn few(plan: &Plan, desc: &TypeDesc, rules: &[Rule], values: &[Values]) -> Option<Few> {
     let element = crate::Object {
         addr: 0,
         size: desc.size(),
@@ -159,17 +187,50 @@ fn few(plan: &Plan, desc: &TypeDesc, rules: &[Rule]) -> Option<Box<[(u32, u32)]>
         start: 0,
         end: desc.size(),
     };
-    let words = plan.whole(&element, window)?.1.len();
-    let mut pairs = Vec::with_capacity(words);
+    // Asks whether the pointers are few; which rules they have, the list does not say.
+    plan.whole(&element, window)?;
+    let mut runs: Vec<FewRun> = Vec::new();
     plan.pointers(&element, window, |word, run| {
-        let skip = rules
-            .get(run.field as usize)
-            .is_none_or(|r| r.bound == Bound::Within);
-        if !skip {
-            pairs.push((word as u32, run.field));
+        let Some(rule) = rules.get(run.field as usize) else {
+            return;
+        };
+        match runs.last_mut() {
+            _ if rule.bound == Bound::Within => {}
+            Some(last) if last.rule == run.field && (last.first + last.count) as usize == word => {
+                last.count += 1;
+            }
+            _ => runs.push(FewRun {
+                first: word as u32,
+                count: 1,
+                rule: run.field,
+                skip_null: matches!(rule.bound, Bound::One | Bound::Text),
+            }),
         }
     });
-    Some(pairs.into())
+    let mut list = Vec::new();
+    let total: u64 = values.iter().map(|v| v.count).sum();
+    if total > FEW_VALUES || values.iter().any(|v| v.flex) {
+        return None;
+    }
+    for (at, v) in values.iter().enumerate() {
+        for i in 0..v.count {
+            let offset = v.offset + i * v.stride;
+            let bits = offset % 8 * 8;
+            if v.size == 0 || bits + u64::from(v.size) * 8 > 64 {
+                return None;
+            }
+            list.push(FewValue {
+                word: u32::try_from(offset / 8).ok()?,
+                shift: bits as u32,
+                mask: u64::MAX >> (64 - v.size * 8),
+                values: at as u32,
+            });
+        }
+    }
+    Some(Few {
+        runs: runs.into(),
+        values: list.into(),
+    })
 }
 
 /// Whether two descriptors say the same of every byte. What they call the fields does not matter.

@@ -69,7 +69,7 @@ pub(super) struct Values {
     pub flex: bool,
     pub size: u32,
     min: i64,
-    max: i64,
+    span: u64,
 }
 
 impl Values {
@@ -87,21 +87,21 @@ impl Values {
             flex: f.is_flex(),
             size: f.elem_size,
             min: min.into(),
-            max: max.into(),
+            span: i64::from(max).wrapping_sub(min.into()) as u64,
         })
     }
 
     /// Whether the bytes, as an unsigned number, are a value.
-    #[inline]
+    #[inline(always)]
     pub fn takes(&self, raw: u64) -> bool {
-        let value = match self.min < 0 {
+        let raw = match self.min < 0 {
             true => {
                 let shift = 64 - 8 * self.size.min(8);
-                ((raw << shift) as i64) >> shift
+                (((raw << shift) as i64) >> shift) as u64
             }
-            false => i64::try_from(raw).unwrap_or(i64::MAX),
+            false => raw,
         };
-        (self.min..=self.max).contains(&value)
+        raw.wrapping_sub(self.min as u64) <= self.span
     }
 }
 
