@@ -4,10 +4,10 @@
 use crate::Result;
 use std::fmt;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+use vernal_programs::attack::run_and_kill;
 use vernal_programs::check::Random;
 use vernal_programs::tools::run;
 
@@ -267,7 +267,9 @@ impl Subject {
         let mut done = 0;
         let mut kill = 0;
         while kill < kills || Instant::now() < until {
-            let printed = self.run_and_kill(random)?.unwrap_or(done);
+            let mut command = self.command(&self.pool(), &["run", &self.steps.to_string()]);
+            let printed = run_and_kill(&mut command, 24, |line| line.parse().ok(), random)?;
+            let printed = printed.unwrap_or(done);
             done = self
                 .compare(&self.pool(), twin)
                 .and_then(|found| durable(printed, found))
@@ -280,39 +282,6 @@ impl Subject {
             }
         }
         Ok(())
-    }
-
-    /// Runs, and kills at a random moment after a random number of steps. Returns the last step that it reported.
-    fn run_and_kill(&self, random: &mut Random) -> Result<Option<u64>> {
-        let mut command = self.command(&self.pool(), &["run", &self.steps.to_string()]);
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let Some(stdout) = child.stdout.take() else {
-            return Err("no pipe".into());
-        };
-        let mut lines = BufReader::new(stdout).lines();
-        let mut last = None;
-        for _ in 0..random.below(24) {
-            match lines.next() {
-                Some(line) => last = line?.parse().ok().or(last),
-                None => break,
-            }
-        }
-        // Not a synchronisation: it only varies the moment.
-        std::thread::sleep(Duration::from_micros(random.below(1500)));
-        child.kill()?;
-        // What it had printed before it died counts, too.
-        for line in lines {
-            last = line?.parse().ok().or(last);
-        }
-        let output = child.wait_with_output()?;
-        if output.status.code().is_some_and(|c| c != 0) {
-            let text = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(format!("it failed: {}\n{text}", output.status).into());
-        }
-        Ok(last)
     }
 }
 

@@ -2,13 +2,13 @@
 //! the state of the last completed step or of the one that was running, exactly as the volatile twin had it.
 
 use crate::Result;
+use crate::attack::run_and_kill;
 use crate::tools::run;
 use std::fmt;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// An executable and what to do with it.
 #[derive(Debug, Clone)]
@@ -149,7 +149,8 @@ impl Subject {
         self.clear()?;
         let mut done = 0;
         while done < kills || Instant::now() < until {
-            let printed = self.run_and_kill(random)?;
+            let mut command = self.command(&["run", &self.steps.to_string()]);
+            let printed = run_and_kill(&mut command, 24, |line| line.parse().ok(), random)?;
             let (steps, digest) = self
                 .digest()
                 .map_err(|e| format!("after kill {done}: {e}"))?;
@@ -171,42 +172,6 @@ impl Subject {
             }
         }
         Ok(done)
-    }
-
-    /// Runs, and kills at a random moment after a random number of steps. Returns the last step that it reported.
-    fn run_and_kill(&self, random: &mut Random) -> Result<Option<u64>> {
-        let mut command = self.command(&["run", &self.steps.to_string()]);
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let Some(stdout) = child.stdout.take() else {
-            return Err("no pipe".into());
-        };
-        let mut lines = BufReader::new(stdout).lines();
-        let mut last = None;
-        for _ in 0..random.below(24) {
-            match lines.next() {
-                Some(line) => last = line?.parse().ok().or(last),
-                None => break,
-            }
-        }
-        std::thread::sleep(Duration::from_micros(random.below(1500)));
-        child.kill()?;
-        // What it had printed before it died counts, too.
-        for line in lines {
-            last = line?.parse().ok().or(last);
-        }
-        let output = child.wait_with_output()?;
-        if output.status.code().is_some_and(|c| c != 0) {
-            return Err(format!(
-                "it failed: {}\n{}",
-                output.status,
-                String::from_utf8_lossy(&output.stderr)
-            )
-            .into());
-        }
-        Ok(last)
     }
 }
 

@@ -1,26 +1,21 @@
 //! The examples of `testsuite/examples`: built as their comments say, used, killed, and checked by their own `check`.
 
 use crate::Result;
+use crate::attack::{Data, Story};
 use crate::check::Random;
 use crate::rust::{self, Profile};
 use crate::tools::{Tools, run};
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 /// One example.
 #[derive(Debug, Clone, Copy)]
 pub struct Example {
     /// Its name.
     pub name: &'static str,
-    /// Commands to run first, one after the other, after the file's name; the last one's output must hold the text.
-    story: &'static [&'static [&'static str]],
-    says: &'static str,
-    /// The command that changes the file until it is killed.
-    stress: &'static [&'static str],
-    check: &'static [&'static str],
+    /// Its arguments follow the file's name.
+    story: Story,
     build: fn(&Tools) -> Result<PathBuf>,
 }
 
@@ -28,38 +23,44 @@ pub struct Example {
 pub const EXAMPLES: &[Example] = &[
     Example {
         name: "phonebook",
-        story: &[
-            &["add", "Ada", "1815"],
-            &["add", "Grace", "1906"],
-            &["add", "Ada", "1852"],
-            &["call", "Grace"],
-            &["remove", "Grace"],
-            &["find", "Ada"],
-        ],
-        says: "Ada (0 calls): 1852 1815",
-        stress: &["stress", "0", "1", "64"],
-        check: &["check", "replay"],
+        story: Story {
+            commands: &[
+                &["add", "Ada", "1815"],
+                &["add", "Grace", "1906"],
+                &["add", "Ada", "1852"],
+                &["call", "Grace"],
+                &["remove", "Grace"],
+                &["find", "Ada"],
+            ],
+            says: "Ada (0 calls): 1852 1815",
+            stress: &["stress", "0", "1", "64"],
+            check: &["check", "replay"],
+        },
         build: phonebook,
     },
     Example {
         name: "inventory",
-        story: &[&["put", "bolts", "12"], &["take", "bolts", "5"], &["list"]],
-        says: "bolts 7",
-        stress: &["stress", "100000"],
-        check: &["check"],
+        story: Story {
+            commands: &[&["put", "bolts", "12"], &["take", "bolts", "5"], &["list"]],
+            says: "bolts 7",
+            stress: &["stress", "100000"],
+            check: &["check"],
+        },
         build: inventory,
     },
     Example {
         name: "notes",
-        story: &[
-            &["add", "water the plants"],
-            &["add", "call Ada"],
-            &["drop", "0"],
-            &["list"],
-        ],
-        says: "0 water the plants",
-        stress: &["stress", "100000"],
-        check: &["check"],
+        story: Story {
+            commands: &[
+                &["add", "water the plants"],
+                &["add", "call Ada"],
+                &["drop", "0"],
+                &["list"],
+            ],
+            says: "0 water the plants",
+            stress: &["stress", "100000"],
+            check: &["check"],
+        },
         build: notes,
     },
 ];
@@ -111,56 +112,27 @@ impl Example {
         let folder = tools.work.join("run").join(self.name);
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)?;
-        let command = |file: &str, arguments: &[&str]| {
-            let file = folder.join(file);
+        let command = |data: Data, arguments: &[&str]| {
+            let file = folder.join(match data {
+                Data::Story => "story.img",
+                Data::Stress => "stress.img",
+            });
             let mut command = Command::new(&executable);
             command
                 .arg(&file)
                 .args(arguments)
                 .env("VERNAL_PATHS", &file)
                 .stdin(Stdio::null());
+            if data == Data::Story {
+                command.env("VERNAL_AUDIT", "1");
+            }
             command
         };
-        let mut said = String::new();
-        for arguments in self.story {
-            let output = run(command("story.img", arguments).env("VERNAL_AUDIT", "1"))?;
-            said = String::from_utf8_lossy(&output.stdout).into_owned();
-        }
-        if !said.contains(self.says) {
-            return Err(format!("printed {said:?} instead of {:?}", self.says).into());
-        }
-        for kill in 0..kills {
-            let mut child = command("stress.img", self.stress)
-                .stdout(Stdio::piped())
-                .spawn()?;
-            let Some(stdout) = child.stdout.take() else {
-                return Err("no pipe".into());
-            };
-            let mut lines = BufReader::new(stdout).lines();
-            let printed = lines
-                .by_ref()
-                .take(random.below(30) as usize)
-                .last()
-                .transpose()?;
-            std::thread::sleep(Duration::from_micros(random.below(1500)));
-            child.kill()?;
-            let printed = lines.last().transpose()?.or(printed);
-            child.wait()?;
-            let output = run(&mut command("stress.img", self.check))
-                .map_err(|e| format!("after kill {kill}: {e}"))?;
-            let found = last_number(&String::from_utf8_lossy(&output.stdout));
-            let expected = printed.as_deref().and_then(last_number);
-            if expected.is_some_and(|e| found != Some(e) && found != Some(e + 1)) {
-                return Err(format!(
-                    "after kill {kill}: {expected:?} was durable, the file has {found:?}"
-                )
-                .into());
-            }
-        }
+        self.story.follow(command, kills, random)?;
         fs::remove_dir_all(&folder)?;
         Ok(format!(
             "{} commands under audit; {kills} kills, 0 inconsistent",
-            self.story.len()
+            self.story.commands.len()
         ))
     }
 }
@@ -199,9 +171,3 @@ pub fn audit_finds(tools: &Tools) -> Result<String> {
 
 /// What a program ends with when the audit has found something.
 const AUDIT_STATUS: i32 = 86;
-
-fn last_number(text: &str) -> Option<u64> {
-    text.split(|c: char| !c.is_ascii_digit())
-        .filter_map(|w| w.parse().ok())
-        .next_back()
-}

@@ -7,11 +7,13 @@
 //! programs  the table: sources and flags of each program
 //! build     programs x levels -> executables, cached by content
 //! check     audit, kills, twin
+//! attack    kills at random moments, and how an example is used and attacked; pools share it
 //! ```
 //!
 //! Nothing third-party is kept here: the packages bring their own sources.
 #![forbid(unsafe_code)]
 
+pub mod attack;
 pub mod build;
 pub mod check;
 pub mod examples;

@@ -23,6 +23,8 @@ pub enum Group {
     Programs,
     /// The page of `vernal inspect` in a real browser. Its tests are skipped, and counted so, where there is none.
     Browser,
+    /// Power cuts in a guest of QEMU: `soak power`.
+    Guest,
 }
 
 /// One row: package, the groups that need it, and why.
@@ -36,7 +38,7 @@ const fn package(name: &'static str, groups: &'static [Group], why: &'static str
     Package { name, groups, why }
 }
 
-use Group::{Browser, FileCheck, Llvm19, Peers, Programs, RpcPeers, Toolchain};
+use Group::{Browser, FileCheck, Guest, Llvm19, Peers, Programs, RpcPeers, Toolchain};
 
 /// Every package that any command needs. Rust itself, and the C linker that Rust needs, are given.
 #[rustfmt::skip]
@@ -67,6 +69,9 @@ const PACKAGES: &[Package] = &[
     package("libboost-dev",         &[Programs],  "program: Boost.Interprocess managed_mapped_file"),
     package("dpkg-dev",             &[Programs],  "program: Kyoto Cabinet from Debian's source package"),
     package("chromium",             &[Browser],   "shows the page of vernal inspect to its tests"),
+    package("qemu-system-x86",      &[Guest],     "the machine whose power is cut; its kernel is only unpacked"),
+    package("busybox-static",       &[Guest],     "what the guest boots with"),
+    package("e2fsprogs",            &[Guest],     "the guest's file systems"),
     package("zlib1g-dev",           &[Programs, Peers], "Kyoto Cabinet links it"),
 ];
 

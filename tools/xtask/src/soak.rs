@@ -1,14 +1,14 @@
 //! `cargo xtask soak|mutants|bench`: runs one program of the testsuite, its output passed on.
 
 use crate::packages::{self, Group};
-use crate::suites::{BENCHES, SUITES, Suite};
+use crate::suites::{BENCHES, SOAKS, SUITES, Suite};
 use crate::{Result, build, rng, ui::Ui, workspace::Workspace};
 use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 pub struct SoakOptions {
     /// What to run
-    #[arg(value_parser = ["crash", "litmus", "kill", "programs", "inspect-page", "mutants", "fuzz"])]
+    #[arg(value_parser = ["crash", "litmus", "kill", "programs", "inspect-page", "mutants", "fuzz", "power"])]
     what: String,
     /// For how long; the round that runs then is finished
     #[arg(long, default_value_t = 10)]
@@ -46,7 +46,7 @@ pub struct BenchOptions {
 pub fn soak(options: &SoakOptions) -> Result<bool> {
     let ui = Ui::new(false);
     let what = options.what.as_str();
-    let (workspace, suite) = match Suite::find(SUITES, what) {
+    let (workspace, suite) = match Suite::find(SUITES, what).or(Suite::find(SOAKS, what)) {
         Some(suite) => (prepare(suite)?, Some(suite)),
         None => (Workspace::load()?, None),
     };

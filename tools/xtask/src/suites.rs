@@ -94,6 +94,19 @@ pub const SUITES: &[Suite] = &[
     },
 ];
 
+/// What only `cargo xtask soak` runs.
+pub const SOAKS: &[Suite] = &[
+    // Rounds of a quarter of a minute each, in a guest of its own.
+    Suite {
+        name: "power",
+        package: "vernal-power",
+        once: &["run", "--seconds", "1"],
+        soak: &["run", "--seconds", "120", "--seed", "{seed}"],
+        limit: minutes(60),
+        groups: &[Group::Guest],
+    },
+];
+
 /// The benchmarks, which are no tests.
 pub const BENCHES: &[Suite] = &[
     bench("persist", "vernal-bench", &["persist"]),
