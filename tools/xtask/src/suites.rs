@@ -104,6 +104,7 @@ pub const SOAKS: &[Suite] = &[
         soak: &["run", "--seconds", "120", "--seed", "{seed}"],
         limit: minutes(60),
         groups: &[Group::Guest],
+        features: "",
     },
 ];
 
