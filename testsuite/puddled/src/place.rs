@@ -235,7 +235,12 @@ impl Place {
     /// The program `from` as a client process of the user `uid`, with its own copy of the program.
     pub fn run(&self, from: &Path, name: &str, uid: Option<u32>) -> Actor {
         let program = self.copy_of(from, name);
-        let mut command = Command::new(&program);
+        let command = Command::new(&program);
+        self.run_command(command, program, uid)
+    }
+
+    /// The same with a command of its own, which starts `program`.
+    pub fn run_command(&self, mut command: Command, program: PathBuf, uid: Option<u32>) -> Actor {
         command
             .arg(self.socket())
             .env("VERNAL_PUDDLED", self.socket())

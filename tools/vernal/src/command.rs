@@ -1,6 +1,6 @@
 //! The command line of `vernal`.
 
-use crate::{check, forward, info, pool, recover, run};
+use crate::{check, forward, info, pool, recover, rpc, run};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -98,6 +98,9 @@ enum Command {
     /// The page is one HTML file that needs no network: it can be searched, and walks the objects from the root.
     #[command(after_help = pool::HELP)]
     Inspect(pool::Inspect),
+    /// Show channels, connections, their traffic, and how arguments are kept safe
+    #[command(subcommand)]
+    Rpc(rpc::Command),
     /// Compile C: the same as vernal-cc
     #[command(disable_help_flag = true)]
     Cc {
@@ -126,6 +129,7 @@ pub fn command() -> ExitCode {
         } => info::run(&file, records, json),
         Command::Run { paths, program } => run::run(paths, &program),
         Command::Pool(command) => pool::run(&command),
+        Command::Rpc(command) => rpc::run(&command),
         Command::Inspect(options) => pool::inspect(&options),
         Command::Cc { arguments } => forward::run("vernal-cc", &arguments),
         Command::Cxx { arguments } => forward::run("vernal-c++", &arguments),

@@ -13,6 +13,7 @@ mod info;
 pub mod page;
 mod pool;
 mod recover;
+mod rpc;
 mod run;
 
 use command::{code, print};

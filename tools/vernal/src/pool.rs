@@ -6,8 +6,8 @@ mod inspect;
 mod list;
 mod live;
 mod make;
-mod name;
-mod outcome;
+pub(crate) mod name;
+pub(crate) mod outcome;
 
 use clap::{Args, Subcommand};
 use std::path::PathBuf;

@@ -24,9 +24,11 @@ mod listen;
 mod rings;
 mod segment;
 mod source;
+mod stats;
 mod text;
 
 pub use dial::Shm;
 pub use heap::ChannelHeap;
 pub use link::ShmLink;
 pub use listen::ShmListener;
+pub use stats::RingStats;
