@@ -4,8 +4,9 @@ use crate::cooldb::{Depth, INDEXED, Source, write_documents};
 use crate::machine::{Machine, cpus};
 use crate::plan::{CLIENTS, Contender, Part, Placement, RATES, SIZES, SMALL, Scale, System, Wait};
 use crate::process::{Folders, Pair};
+use crate::puddled::Puddled;
 use crate::results::{Key, Results};
-use crate::{Failure, Options, Result, report};
+use crate::{Failure, Options, Result, floors, report};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,9 +49,11 @@ pub fn run(options: &Options) -> Result<bool> {
         skipped: Vec::new(),
         began: Instant::now(),
     };
+    let puddled = Puddled::start(&run.folders)?;
     let measured = run.all();
     // Processes first: they use what is removed then.
     run.pairs.clear();
+    drop(puddled);
     let removed = fs::remove_dir_all(&run.folders.run);
     measured?;
     removed.map_err(|e| Failure(format!("{}: {e}", run.folders.run.display())))?;
@@ -78,7 +81,7 @@ fn keep(run: &Run, machine: &Machine, out: &Path) -> Result<bool> {
     }
     print!("{text}");
     println!("tables, rows and raw samples: {}", out.display());
-    Ok(true)
+    Ok(floors::floors(&run.results).iter().all(|f| f.holds()))
 }
 
 impl Run<'_> {

@@ -1,11 +1,13 @@
 //! `vernal-bench-rpc`: Vernal's calls against their peers, in one interleaved run. Started by `cargo xtask bench rpc`.
 
 mod cooldb;
+mod floors;
 mod interleave;
 mod machine;
 mod payload;
 mod plan;
 mod process;
+mod puddled;
 mod report;
 mod results;
 mod systems;

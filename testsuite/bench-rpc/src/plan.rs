@@ -8,6 +8,10 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum System {
+    /// Vernal; neither side trusts the other.
+    Vernal,
+    /// Vernal between sides that trust each other: pointers are used as they are.
+    VernalPlain,
     /// No other process: what a call's own work costs.
     Local,
     /// Two cache lines of shared memory: what no call can go below.
@@ -53,7 +57,9 @@ impl System {
         match self {
             Self::Local | Self::Lines => &[Wait::Poll],
             Self::Futex | Self::Eventfd | Self::Capnp | Self::Grpc => &[Wait::Block],
-            Self::Uds | Self::Iceoryx2 | Self::Tonic => &[Wait::Poll, Wait::Block],
+            Self::Vernal | Self::VernalPlain | Self::Uds | Self::Iceoryx2 | Self::Tonic => {
+                &[Wait::Poll, Wait::Block]
+            }
         }
     }
 
@@ -112,7 +118,7 @@ impl Contender {
     /// Whether the document store runs on it. Of the gRPC peers the sides that sleep: those that poll are no faster there.
     pub fn has_store(self) -> bool {
         match self.system {
-            System::Local => true,
+            System::Local | System::Vernal => true,
             System::Tonic | System::Grpc => self.wait == Wait::Block,
             _ => false,
         }

@@ -376,6 +376,7 @@ fn program(contender: Contender, side: &str, at: &Path, folders: &Folders) -> Re
         crate::plan::Wait::Block => "block",
     };
     command
+        .env("VERNAL_PUDDLED", crate::puddled::socket(folders))
         .arg(side)
         .arg(contender.system.name())
         .arg(wait)

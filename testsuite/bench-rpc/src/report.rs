@@ -1,5 +1,6 @@
 //! The tables, and which of the floors hold.
 
+use crate::floors::floors;
 use crate::machine::Machine;
 use crate::plan::{Contender, Part, Placement};
 use crate::results::{Key, Results};
@@ -12,6 +13,20 @@ pub fn text(results: &Results, machine: &Machine, skipped: &[(String, String)]) 
     load(&mut text, results);
     clients(&mut text, results);
     cooldb(&mut text, results);
+    let floors = floors(results);
+    if !floors.is_empty() {
+        text.push_str("\nfloors\n");
+    }
+    for floor in &floors {
+        let state = if floor.holds() { "PASS" } else { "LOST" };
+        let _ = writeln!(
+            text,
+            "{state}  {:<64}{:>10}  (at least {:.2})",
+            floor.what,
+            number(floor.ratio),
+            floor.floor
+        );
+    }
     for (what, why) in skipped {
         // Infallible here and below: writing to a String.
         let _ = writeln!(text, "not measured: {what}: {why}");

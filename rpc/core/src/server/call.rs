@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use vernal_pool::Pool;
+
 use super::conn::{Client, Running};
 use super::methods::Method;
 use super::run::Inbox;
@@ -115,6 +117,11 @@ impl Call<'_> {
     /// How the argument got here.
     pub fn passed(&self) -> Passed {
         self.argument.as_ref().map_or(Passed::Inline, |a| a.passed)
+    }
+
+    /// The heap that reply objects for this client come from; made at first use.
+    pub fn heap(&self) -> Result<Pool, Error> {
+        self.client.link.heap()
     }
 
     /// When the caller gives up.

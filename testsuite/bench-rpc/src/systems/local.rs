@@ -16,7 +16,7 @@ pub fn serve(serving: &'static Serving) -> Result<()> {
 pub struct Local {
     request: Vec<u8>,
     reply: Vec<u8>,
-    store: Store<Json>,
+    store: Store<Box<Json>>,
 }
 
 impl Caller for Local {
@@ -29,10 +29,10 @@ impl Caller for Local {
     }
 
     fn insert(&mut self, document: &[u8]) -> Result<u64> {
-        Ok(self.store.insert(Json::decode(document)?))
+        Ok(self.store.insert(Box::new(Json::decode(document)?)))
     }
 
     fn search(&mut self, field: &str, value: i64, depth: Depth) -> Result<u64> {
-        Ok(fold(self.store.search(field, value), depth))
+        Ok(fold(self.store.search(field, value).map(|d| &**d), depth))
     }
 }

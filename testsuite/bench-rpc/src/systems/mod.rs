@@ -10,6 +10,7 @@ mod memory;
 mod sockets;
 #[cfg(feature = "peers")]
 mod tonic;
+mod vernal;
 
 pub use grpc::command as grpc_command;
 
@@ -21,6 +22,7 @@ use std::path::Path;
 /// Serves `system` at the socket or name `at`.
 pub fn serve(system: System, wait: Wait, at: &Path, serving: &'static Serving) -> Result<()> {
     match system {
+        System::Vernal | System::VernalPlain => vernal::serve(system, wait, at, serving),
         System::Local => local::serve(serving),
         System::Lines => memory::serve(memory::Signal::Spin, at, serving),
         System::Futex => memory::serve(memory::Signal::Futex, at, serving),
@@ -41,6 +43,9 @@ pub fn serve(system: System, wait: Wait, at: &Path, serving: &'static Serving) -
 /// Connects to it.
 pub fn connect(system: System, wait: Wait, at: &Path) -> Result<Box<dyn Caller>> {
     Ok(match system {
+        System::Vernal | System::VernalPlain => {
+            Box::new(vernal::Connection::open(system, wait, at)?)
+        }
         System::Local => Box::new(local::Local::default()),
         System::Lines => Box::new(memory::Connection::open(memory::Signal::Spin, at)?),
         System::Futex => Box::new(memory::Connection::open(memory::Signal::Futex, at)?),

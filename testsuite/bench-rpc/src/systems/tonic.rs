@@ -38,7 +38,7 @@ fn runtime(wait: Wait) -> Result<Runtime> {
 
 struct Answers {
     serving: &'static Serving,
-    store: Mutex<Store<proto::Value>>,
+    store: Mutex<Store<Box<proto::Value>>>,
 }
 
 type Answer<T> = std::result::Result<Response<T>, Status>;
@@ -63,14 +63,15 @@ impl Bench for Answers {
         let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         self.serving.answered_alone();
         Ok(Response::new(Inserted {
-            count: store.insert(document),
+            count: store.insert(Box::new(document)),
         }))
     }
 
     async fn search(&self, request: Request<Query>) -> Answer<Documents> {
         let query = request.into_inner();
         let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        let documents = store.search(&query.field, query.value).cloned().collect();
+        let found = store.search(&query.field, query.value);
+        let documents = found.map(|d| proto::Value::clone(d)).collect();
         self.serving.answered_alone();
         Ok(Response::new(Documents { documents }))
     }
