@@ -16,6 +16,7 @@
 mod client;
 mod error;
 mod exclusive;
+mod inject;
 mod message;
 mod options;
 mod outbox;

@@ -1,8 +1,11 @@
 //! What every transport of RPC must do, as one suite, and what the tests of real processes share.
-#![forbid(unsafe_code)]
 
+pub mod actor;
+pub mod attack;
 pub mod conformance;
 pub mod local;
+pub mod nodes;
+pub mod world;
 
 use std::future::Future;
 use std::pin::pin;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::call::Answer;
 use crate::error::{Code, Error, Failure};
 use crate::exclusive::Exclusive;
+use crate::inject;
 use crate::message::{Body, Kind, Message};
 use crate::outbox::Outbox;
 use crate::transport::{Link, Tx};
@@ -194,6 +195,7 @@ impl Client {
         };
         match release {
             Some(release) => {
+                inject::step();
                 release();
                 true
             }
@@ -256,6 +258,7 @@ impl Client {
             std::mem::take(&mut *held)
         };
         for release in held.into_values().flatten() {
+            inject::step();
             release();
         }
         self.link.close();

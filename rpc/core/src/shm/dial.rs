@@ -15,6 +15,7 @@ use super::link::{Limits, ShmLink};
 use super::rings::halves;
 use super::segment::Held;
 use crate::Error;
+use crate::inject;
 use crate::options::ConnectOptions;
 use crate::options::program_types;
 use crate::registry::{Registry, Scope};
@@ -95,6 +96,7 @@ pub(super) fn endpoint(
 
 impl Dial for Shm {
     fn dial(&self, name: &str, options: &ConnectOptions) -> Result<Endpoint, Error> {
+        inject::init();
         let until = Instant::now() + options.timeout;
         let layout = Layout::new(options.slots)?;
         let grant = self.registry.connect(name)?;
@@ -105,6 +107,7 @@ impl Dial for Shm {
             pid: Some(grant.pid),
         };
         let lease = Lease::new(grant, &self.registry);
+        inject::step();
         let (own, theirs) = greet(&lease, &peer, layout, options, until)?;
         let limits = Limits {
             trust: options.trust,
@@ -132,7 +135,9 @@ fn greet(
         segment: own.held.id(),
         slots: options.slots,
     };
+    inject::step();
     hello.send(&lease.control, 0)?;
+    inject::step();
     let (welcome, layout) = loop {
         if let Some(greeted) = greet::receive(&lease.control, &peer.name)? {
             break greeted;
@@ -147,5 +152,6 @@ fn greet(
         let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
     };
     let held = Arc::new(Held::peer(lease, welcome.segment, layout.size())?);
+    inject::step();
     Ok((own, Side { held, layout }))
 }

@@ -17,6 +17,7 @@ use super::link::{Limits, ShmLink};
 use super::segment::{Held, Words, mapping_error};
 use super::source::Grown;
 use crate::Error;
+use crate::inject;
 use crate::message::Body;
 use crate::options::{Passed, Trust};
 use crate::registry::{ChannelId, Registry, Scope, SegmentId};
@@ -325,6 +326,7 @@ impl Heaps {
                 })
             }
             Trust::Verify => {
+                inject::step();
                 let (copied, arena) = inspector.copy(heap, addr, expected).map_err(unverified)?;
                 Ok(Admitted {
                     addr: copied,
@@ -382,6 +384,7 @@ impl Published {
             }
             self.entries += 1;
         }
+        inject::step();
         if let Some(count) = words.get(COUNT) {
             count.store(self.entries as u64, Ordering::Release);
         }

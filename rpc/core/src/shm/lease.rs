@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::inject;
 use crate::registry::{ConnGrant, Registry};
 
 /// The grant of a connection. Every mapping of it holds it, so that the registry hears of the end last: it may give the addresses to
@@ -36,7 +37,9 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        inject::step();
         // A registry that has ended has forgotten the connection.
         let _ = self.registry.disconnect(self.grant.id);
+        inject::step();
     }
 }

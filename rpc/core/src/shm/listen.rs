@@ -11,6 +11,7 @@ use super::lease::Lease;
 use super::link::Limits;
 use super::segment::Held;
 use crate::Error;
+use crate::inject;
 use crate::options::ChannelOptions;
 use crate::options::program_types;
 use crate::registry::{Announcements, Registry};
@@ -39,8 +40,10 @@ impl std::fmt::Debug for ShmListener {
 impl Shm {
     /// Takes the name of a channel. The name is free again when the listener is dropped, or the process dies.
     pub fn listen(&self, name: &str, options: &ChannelOptions) -> Result<ShmListener, Error> {
+        inject::init();
         let layout = Layout::new(options.slots)?;
         let announcements = self.registry.open_channel(name, options.mode)?;
+        inject::step();
         let shared = ChannelHeap::new(&self.registry, name, announcements.channel());
         Ok(ShmListener {
             registry: Arc::clone(&self.registry),
@@ -136,14 +139,18 @@ impl transport::Greeting for Guest {
                 return Err(e);
             }
         };
+        inject::step();
         let held = Arc::new(Held::peer(&self.lease, hello.segment, layout.size())?);
+        inject::step();
         let theirs = Side { held, layout };
         let own = own_segment(&self.lease, self.layout)?;
         let welcome = Greeting {
             segment: own.held.id(),
             slots: self.layout.slots() as u32,
         };
+        inject::step();
         welcome.send(&self.lease.control, 0)?;
+        inject::step();
         let shared = Some(Arc::clone(&self.shared));
         let heaps = Heaps::new(&self.lease, shared, self.limits, &theirs.held);
         endpoint(self.lease, self.peer, &own, &theirs, heaps).map(Advance::Connected)

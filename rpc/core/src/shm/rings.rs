@@ -17,6 +17,7 @@ use super::link::ShmLink;
 use super::segment::Words;
 use super::text::{self, TextWriter};
 use crate::Error;
+use crate::inject;
 use crate::message::{Body, Kind, Message};
 use crate::transport::{Rx, Tx};
 
@@ -173,12 +174,14 @@ impl Tx for RingTx {
         let Some(raw) = self.pack(message)? else {
             return Ok(false);
         };
+        inject::step();
         match self.producer.try_send(&raw) {
             Ok(()) => {}
             Err(SendError::Full { .. }) => return Ok(false),
             Err(SendError::Corrupt(e)) => return Err(self.corrupt(e)),
             Err(e) => return Err(self.link.corrupt(e.to_string())),
         }
+        inject::step();
         self.texts.sent();
         if self.producer.must_wake() {
             self.link.wake();
@@ -243,6 +246,7 @@ impl Rx for RingRx {
             Ok(None) => Ok(None),
             Ok(Some(raw)) => {
                 // The text is copied before the next look gives its slot back: see the text area.
+                inject::step();
                 let message = self.unpack(&raw)?;
                 if self.consumer.must_wake() {
                     self.link.wake();

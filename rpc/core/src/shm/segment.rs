@@ -13,7 +13,8 @@ use vernal_pool::segment::Segment as Mapping;
 
 use super::lease::Lease;
 use crate::Error;
-use crate::registry::{Segment, SegmentId};
+use crate::inject;
+use crate::registry::{Scope, Segment, SegmentId};
 
 /// Own segments by address.
 static OWN: LazyLock<Mutex<HashMap<u64, Weak<Mapping>>>> = LazyLock::new(Mutex::default);
@@ -56,7 +57,9 @@ impl Held {
             id: segment.id,
             lease: Arc::clone(lease),
         };
+        inject::step();
         held.mapping = Some(map_own(&segment.file, &name, segment.addr, segment.size)?);
+        inject::step();
         lease.registry().ready(segment.id)?;
         Ok(held)
     }
@@ -70,6 +73,13 @@ impl Held {
             id,
             lease: Arc::clone(lease),
         };
+        // A segment of another connection would make one client speak for another.
+        if segment.scope != Scope::Conn(lease.id) {
+            return Err(Error::Corrupt {
+                peer: name,
+                why: "it belongs to another connection".into(),
+            });
+        }
         if segment.size < size {
             return Err(Error::Corrupt {
                 peer: name,
@@ -106,7 +116,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        inject::step();
         self.mapping = None;
+        inject::step();
         // A registry that has ended has taken it back already.
         let _ = self.lease.registry().drop_segment(self.id);
     }

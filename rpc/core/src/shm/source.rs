@@ -7,6 +7,7 @@ use vernal_format::Uuid;
 use vernal_pool::source::{GrantedPuddle, JournalGrant, PoolInfo, PoolSource};
 
 use crate::Error;
+use crate::inject;
 use crate::registry::{Registry, Scope, SegmentId};
 
 /// Segments that a heap has grown by, in order.
@@ -61,7 +62,9 @@ impl Grown {
         let mut ids = Vec::new();
         for entry in list.iter_mut().skip(from) {
             if !entry.sealed && !entry.gone {
+                inject::step();
                 self.registry.ready(entry.id)?;
+                inject::step();
                 entry.sealed = true;
             }
             ids.push(if entry.gone { 0 } else { entry.id });
@@ -108,6 +111,7 @@ impl PoolSource for Source {
             .registry
             .segment(grown.scope, size)
             .map_err(|e| self.pool_error(&e))?;
+        inject::step();
         let mut bytes = [0; 16];
         let halves = [segment.id.to_le_bytes(), segment.addr.to_le_bytes()];
         bytes
