@@ -21,8 +21,13 @@ impl Floor {
     }
 }
 
-/// The systems that gRPC runs on.
-const GRPC: [System; 2] = [System::Tonic, System::Grpc];
+/// Rows of the store and how much faster they must be than over gRPC.
+const STORE: [(&str, f64); 4] = [
+    ("insert", 8.0),
+    ("find 10", 20.0),
+    ("find 100", 20.0),
+    ("find 1000", 20.0),
+];
 
 /// Every floor that the results can judge. Each system is taken at its best placement, polling apart from blocking.
 pub fn floors(results: &Results) -> Vec<Floor> {
@@ -32,30 +37,40 @@ pub fn floors(results: &Results) -> Vec<Floor> {
     };
     let poll = |system| contender(system, Wait::Poll);
     let block = |system| contender(system, Wait::Block);
-    let vernal = System::Vernal;
+    let (vernal, row) = (System::Vernal, "no-op");
     let calls = Part::Calls;
-    // A ratio below 1: at most 2.5 times the memory's own ping-pong, 1.3 times the futex's.
-    all.ratio(calls, "no-op", poll(System::Lines), poll(vernal), 1.0 / 2.5);
-    all.ratio(calls, "no-op", poll(System::Iceoryx2), poll(vernal), 3.0);
+    // Ratios below 1: at most 2.5 times the memory's own ping-pong, 1.3 times the futex's.
+    all.ratio(calls, row, &[poll(System::Lines)], poll(vernal), 1.0 / 2.5);
+    all.ratio(calls, row, &[poll(System::Iceoryx2)], poll(vernal), 3.0);
     all.ratio(
         calls,
-        "no-op",
-        block(System::Futex),
+        row,
+        &[block(System::Futex)],
         block(vernal),
         1.0 / 1.3,
     );
-    all.ratio(calls, "no-op", block(System::Tonic), poll(vernal), 30.0);
-    all.ratio(calls, "no-op", block(System::Tonic), block(vernal), 2.0);
-    for peer in GRPC {
-        for (row, floor) in [
-            ("insert", 8.0),
-            ("find 10", 20.0),
-            ("find 100", 20.0),
-            ("find 1000", 20.0),
-        ] {
-            // The peer at its best against Vernal polling; blocking sides are shown in the tables.
-            all.ratio(Part::Cooldb, row, block(peer), poll(vernal), floor);
+    let tonic = [block(System::Tonic), poll(System::Tonic)];
+    all.ratio(calls, row, &tonic, poll(vernal), 30.0);
+    all.ratio(calls, row, &[block(System::Tonic)], block(vernal), 2.0);
+    for peer in [System::Tonic, System::Grpc] {
+        for (row, floor) in STORE {
+            all.ratio(Part::Cooldb, row, &[block(peer)], poll(vernal), floor);
         }
+    }
+    for t in &results.graphs {
+        let (gb, pointers) = (t.gb_per_s.median, t.mpointers_per_s.median);
+        let (what, ratio) = match t.what {
+            "verify" => (
+                "2 GB/s or 100 M pointers/s",
+                (gb / 2.0).max(pointers / 100.0),
+            ),
+            _ => ("1 GB/s", gb),
+        };
+        all.floors.push(Floor {
+            what: format!("{} of {} nodes / {what}", t.what, t.nodes),
+            ratio,
+            floor: 1.0,
+        });
     }
     all.floors
 }
@@ -70,13 +85,16 @@ struct Floors<'a> {
 }
 
 impl Floors<'_> {
-    fn ratio(&mut self, part: Part, row: &str, slow: Contender, fast: Contender, floor: f64) {
+    /// `slow` is one system in its forms, of which the fastest counts.
+    fn ratio(&mut self, part: Part, row: &str, slow: &[Contender], fast: Contender, floor: f64) {
         let best = |c| self.results.best(part, row, c).map(|(_, s)| s.median);
-        if let (Some(a), Some(b)) = (best(slow), best(fast))
+        let slow = slow.iter().filter_map(|&c| Some((c, best(c)?)));
+        let slow = slow.min_by(|a, b| a.1.total_cmp(&b.1));
+        if let (Some((name, a)), Some(b)) = (slow, best(fast))
             && b > 0.0
         {
             self.floors.push(Floor {
-                what: format!("{row}: {slow} / {fast}"),
+                what: format!("{row}: {name} / {fast}"),
                 ratio: a / b,
                 floor,
             });

@@ -6,7 +6,7 @@ use crate::plan::{CLIENTS, Contender, Part, Placement, RATES, SIZES, SMALL, Scal
 use crate::process::{Folders, Pair};
 use crate::puddled::Puddled;
 use crate::results::{Key, Results};
-use crate::{Failure, Options, Result, floors, report};
+use crate::{Failure, Options, Result, floors, graphs, report};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -103,6 +103,7 @@ impl Run<'_> {
                 Part::Load => self.load()?,
                 Part::Clients => self.clients()?,
                 Part::Cooldb => self.cooldb()?,
+                Part::Graphs => self.results.graphs = graphs::run(self.scale.rounds)?,
             }
         }
         for pair in &mut self.pairs {
@@ -186,10 +187,9 @@ impl Run<'_> {
                         continue;
                     }
                     let poll = pair.contender.wait == Wait::Poll;
-                    let placement = if poll {
-                        Placement::Two
-                    } else {
-                        Placement::Same
+                    let placement = match pair.contender.wait {
+                        Wait::Block => Placement::Same,
+                        Wait::Poll | Wait::Adapt => Placement::Two,
                     };
                     let count = (rate * self.scale.turn_ms * 5 / 1000).max(100);
                     let sample = pair.load(placement, SMALL, rate, count, seed, poll)?;
@@ -255,7 +255,7 @@ impl Run<'_> {
             .collect();
         let home = |pair: &Pair| match (pair.contender.system, pair.contender.wait) {
             (System::Local, _) | (_, Wait::Block) => Placement::Same,
-            (_, Wait::Poll) => Placement::Two,
+            (_, Wait::Poll | Wait::Adapt) => Placement::Two,
         };
         for &i in &with_store {
             let placement = home(&self.pairs[i]);

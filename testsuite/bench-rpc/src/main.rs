@@ -2,6 +2,7 @@
 
 mod cooldb;
 mod floors;
+mod graphs;
 mod interleave;
 mod machine;
 mod payload;

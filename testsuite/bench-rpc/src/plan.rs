@@ -40,6 +40,19 @@ pub enum Wait {
     Poll,
     /// It sleeps in the kernel.
     Block,
+    /// It polls for as long as that has paid off lately, then sleeps: what Vernal does unless told otherwise.
+    Adapt,
+}
+
+impl Wait {
+    /// The name in arguments and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Poll => "poll",
+            Self::Block => "block",
+            Self::Adapt => "adapt",
+        }
+    }
 }
 
 /// A system with its way to wait: one column of the tables.
@@ -57,7 +70,8 @@ impl System {
         match self {
             Self::Local | Self::Lines => &[Wait::Poll],
             Self::Futex | Self::Eventfd | Self::Capnp | Self::Grpc => &[Wait::Block],
-            Self::Vernal | Self::VernalPlain | Self::Uds | Self::Iceoryx2 | Self::Tonic => {
+            Self::Vernal => &[Wait::Poll, Wait::Block, Wait::Adapt],
+            Self::VernalPlain | Self::Uds | Self::Iceoryx2 | Self::Tonic => {
                 &[Wait::Poll, Wait::Block]
             }
         }
@@ -82,12 +96,11 @@ impl System {
 
 impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wait = match (self.system.waits(), self.wait) {
-            ([_], _) => "",
-            (_, Wait::Poll) => "-poll",
-            (_, Wait::Block) => "-block",
-        };
-        write!(f, "{}{wait}", self.system.name())
+        write!(f, "{}", self.system.name())?;
+        match self.system.waits() {
+            [_] => Ok(()),
+            _ => write!(f, "-{}", self.wait.name()),
+        }
     }
 }
 
@@ -130,8 +143,8 @@ impl Contender {
             (System::Local, _) => vec![Placement::Same],
             (_, Wait::Poll) if cpus > 1 => vec![Placement::Two],
             (_, Wait::Poll) => vec![],
-            (_, Wait::Block) if cpus > 1 => vec![Placement::Same, Placement::Two],
-            (_, Wait::Block) => vec![Placement::Same],
+            _ if cpus > 1 => vec![Placement::Same, Placement::Two],
+            _ => vec![Placement::Same],
         }
     }
 }
@@ -147,6 +160,8 @@ pub enum Part {
     Clients,
     /// The document store: inserts and searches
     Cooldb,
+    /// Graphs of a peer: verified in place, and copied while they are verified
+    Graphs,
 }
 
 /// Bytes of request and reply in `calls`, with the names of the rows.

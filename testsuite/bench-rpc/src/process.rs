@@ -371,15 +371,11 @@ fn program(contender: Contender, side: &str, at: &Path, folders: &Folders) -> Re
     let this =
         std::env::current_exe().map_err(|e| Failure(format!("where this program lies: {e}")))?;
     let mut command = Command::new(this);
-    let wait = match contender.wait {
-        crate::plan::Wait::Poll => "poll",
-        crate::plan::Wait::Block => "block",
-    };
     command
         .env("VERNAL_PUDDLED", crate::puddled::socket(folders))
         .arg(side)
         .arg(contender.system.name())
-        .arg(wait)
+        .arg(contender.wait.name())
         .arg(at);
     Ok(command)
 }

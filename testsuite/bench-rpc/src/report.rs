@@ -13,6 +13,7 @@ pub fn text(results: &Results, machine: &Machine, skipped: &[(String, String)]) 
     load(&mut text, results);
     clients(&mut text, results);
     cooldb(&mut text, results);
+    graphs(&mut text, results);
     let floors = floors(results);
     if !floors.is_empty() {
         text.push_str("\nfloors\n");
@@ -141,6 +142,23 @@ fn clients(text: &mut String, results: &Results) {
             Some(number(1e9 / spread.median))
         },
     );
+}
+
+fn graphs(text: &mut String, results: &Results) {
+    if results.graphs.is_empty() {
+        return;
+    }
+    text.push_str("\ngraphs of a peer: B-tree nodes of 144 B      GB/s     M pointers/s\n");
+    for t in &results.graphs {
+        let _ = writeln!(
+            text,
+            "{:<8}{:>8} nodes {:>30}{:>17}",
+            t.what,
+            t.nodes,
+            number(t.gb_per_s.median),
+            number(t.mpointers_per_s.median)
+        );
+    }
 }
 
 fn cooldb(text: &mut String, results: &Results) {

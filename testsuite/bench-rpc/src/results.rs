@@ -1,5 +1,6 @@
 //! Result rows and what is computed from them.
 
+use crate::graphs::Throughput;
 use crate::plan::{Contender, Part, Placement, System, Wait};
 use crate::process::Sample;
 use serde::Serialize;
@@ -85,6 +86,8 @@ struct Samples {
 #[derive(Default)]
 pub struct Results {
     samples: BTreeMap<Key, Samples>,
+    /// What is no call: throughput over graphs.
+    pub graphs: Vec<Throughput>,
 }
 
 impl Results {
@@ -151,7 +154,7 @@ impl Results {
 
     /// One JSON object per line and measurement.
     pub fn json_lines(&self) -> String {
-        self.lines(|key, samples| {
+        let calls = self.lines(|key, samples| {
             let row = JsonRow {
                 bench: "rpc",
                 part: part_name(key.part),
@@ -165,7 +168,12 @@ impl Results {
                 latency_ns: self.latencies(key),
             };
             serde_json::to_string(&row).ok()
-        })
+        });
+        let graphs = self
+            .graphs
+            .iter()
+            .filter_map(|t| serde_json::to_string(t).ok());
+        graphs.fold(calls, |text, line| text + &line + "\n")
     }
 
     /// Every round, for those who want to compute something else.
@@ -196,6 +204,7 @@ pub fn part_name(part: Part) -> &'static str {
         Part::Load => "load",
         Part::Clients => "clients",
         Part::Cooldb => "cooldb",
+        Part::Graphs => "graphs",
     }
 }
 

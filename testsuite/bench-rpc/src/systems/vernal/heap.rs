@@ -131,16 +131,27 @@ pub type Release = Box<dyn FnOnce() + Send>;
 #[derive(Clone, Default)]
 pub struct Buffers(Arc<Mutex<Free>>);
 
-/// Addresses, by pool and size.
-type Free = HashMap<(usize, usize), Vec<u64>>;
+/// Addresses by size, for each heap. Heaps are known by their names, which are used once: that of a client that has gone is
+/// never taken for another's. The newest is looked at first.
+type Free = Vec<(String, HashMap<usize, Vec<u64>>)>;
+
+fn of_heap<'a>(all: &'a mut Free, heap: &str) -> &'a mut HashMap<usize, Vec<u64>> {
+    let known = all.iter().rposition(|(name, _)| name == heap);
+    let at = known.unwrap_or_else(|| {
+        all.push((heap.to_owned(), HashMap::new()));
+        all.len() - 1
+    });
+    &mut all[at].1
+}
 
 impl Buffers {
     /// A buffer of `bytes` bytes, a multiple of 8, in `pool`; and what gives it back when nobody reads it any more.
     pub fn take(&self, pool: &Pool, ty: &Type, bytes: usize) -> Result<(Buffer, Release)> {
-        let key = (pool.handle(), bytes);
         let free = {
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            all.get_mut(&key).and_then(Vec::pop)
+            of_heap(&mut all, pool.name())
+                .get_mut(&bytes)
+                .and_then(Vec::pop)
         };
         let addr = match free {
             Some(addr) => addr,
@@ -154,10 +165,11 @@ impl Buffers {
                 addr
             }
         };
-        let home = self.clone();
+        let (home, heap) = (self.clone(), pool.clone());
         let release = move || {
             let mut all = home.0.lock().unwrap_or_else(PoisonError::into_inner);
-            all.entry(key).or_default().push(addr);
+            let free = of_heap(&mut all, heap.name());
+            free.entry(bytes).or_default().push(addr);
         };
         Ok((Buffer { addr, bytes }, Box::new(release)))
     }

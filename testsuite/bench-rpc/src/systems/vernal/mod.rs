@@ -33,6 +33,7 @@ fn policy(wait: Wait) -> WaitPolicy {
     match wait {
         Wait::Poll => WaitPolicy::Spin,
         Wait::Block => WaitPolicy::Block,
+        Wait::Adapt => WaitPolicy::Adaptive,
     }
 }
 
