@@ -29,7 +29,7 @@ pub use client::{Connection, PendingCall, Reply, Stream};
 pub use error::{Code, Error, Failure};
 pub use message::{Body, INLINE_MAX, Kind, Message, TEXT_MAX};
 pub use options::{
-    CallOptions, ChannelOptions, ConnectOptions, Passed, SealMode, Trust, WaitPolicy, program_types,
+    CallOptions, ChannelOptions, ConnectOptions, Passed, Trust, WaitPolicy, program_types,
 };
 pub use registry::Registry;
 pub use server::{Answer, Call, Channel, Signature, Stats};

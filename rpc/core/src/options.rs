@@ -17,8 +17,8 @@ pub enum Trust {
     /// Pointers are used as they are. Only between processes that could harm each other anyway: a wild pointer crashes the receiver,
     /// and the sender can change what is being read.
     Plain,
-    /// Nothing is used before it is checked: small graphs are copied while they are checked, large ones are sealed and checked in
-    /// place, where the kernel offers a seal that the sender cannot lift; else they are copied, too.
+    /// Nothing is used before it is checked: graphs are copied into private memory while they are checked, and what the sender does
+    /// to them afterwards does not count (`docs/adr/0019-copies-not-seals.md`).
     #[default]
     Verify,
 }
@@ -45,16 +45,6 @@ impl From<WaitPolicy> for vernal_ring::WaitPolicy {
     }
 }
 
-/// By which means the kernel keeps a sender from changing what it has passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SealMode {
-    /// puddled write-protects the pages through the only descriptor of a userfaultfd.
-    Userfaultfd,
-    /// The sender protects its own pages: against accidents, not against attackers.
-    Mprotect,
-}
-
 /// How an argument or a reply got to its receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -63,8 +53,6 @@ pub enum Passed {
     Inline,
     /// Copied into the receiver's own memory and checked on the way.
     Copied,
-    /// Read in place, sealed and checked.
-    Sealed(SealMode),
     /// Read in place, unchecked: [`Trust::Plain`].
     Plain,
 }
@@ -85,8 +73,6 @@ pub struct ChannelOptions {
     pub slots: u32,
     /// Connections at once.
     pub max_connections: usize,
-    /// Graphs below this many bytes are copied rather than sealed.
-    pub copy_below: u64,
     /// Objects of one argument at most.
     pub max_objects: u64,
     /// Bytes of one argument at most.
@@ -104,7 +90,6 @@ impl Default for ChannelOptions {
             wait: WaitPolicy::default(),
             slots: DEFAULT_SLOTS,
             max_connections: 1024,
-            copy_below: DEFAULT_COPY_BELOW,
             max_objects: 1 << 20,
             max_bytes: 1 << 30,
             types: None,
@@ -123,8 +108,6 @@ pub struct ConnectOptions {
     pub slots: u32,
     /// How long connecting may take, the server's answer included.
     pub timeout: Duration,
-    /// Graphs below this many bytes are copied rather than sealed.
-    pub copy_below: u64,
     /// Objects of one reply at most.
     pub max_objects: u64,
     /// Bytes of one reply at most.
@@ -140,7 +123,6 @@ impl Default for ConnectOptions {
             wait: WaitPolicy::default(),
             slots: DEFAULT_SLOTS,
             timeout: Duration::from_secs(10),
-            copy_below: DEFAULT_COPY_BELOW,
             max_objects: 1 << 20,
             max_bytes: 1 << 30,
             types: None,
@@ -159,6 +141,3 @@ pub struct CallOptions {
 
 /// Slots of a ring, unless told otherwise.
 pub const DEFAULT_SLOTS: u32 = 256;
-
-/// Where sealing begins to be cheaper than copying, unless told otherwise: about a hundred pages.
-pub const DEFAULT_COPY_BELOW: u64 = 100 * 4096;

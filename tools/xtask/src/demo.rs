@@ -7,7 +7,7 @@
 use crate::packages::{self, Group};
 use crate::rng::{self, Rng};
 use crate::ui::{Ui, seconds};
-use crate::{Result, build, demo_pools, workspace::Workspace};
+use crate::{Result, build, demo_pools, demo_rpc, workspace::Workspace};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -29,8 +29,20 @@ const MEASURED: u64 = 1000;
 /// `phonebook check` exits with this when it finds an inconsistency.
 const INCONSISTENT: i32 = 3;
 
+/// What is demonstrated.
+#[derive(clap::ValueEnum, Clone, Copy)]
+enum Part {
+    /// A phone book that is killed, and pools
+    Persistence,
+    /// A tree that two processes share, and a third one that cheats
+    Rpc,
+}
+
 #[derive(clap::Args)]
 pub struct Options {
+    /// What to demonstrate
+    #[arg(value_enum, default_value = "persistence")]
+    part: Part,
     /// Kills of each of the two programs
     #[arg(long, default_value_t = 200)]
     kills: u64,
@@ -68,6 +80,9 @@ struct Tally {
 
 /// Runs the demonstration; true when Vernal kept its promise.
 pub fn run(options: &Options) -> Result<bool> {
+    if matches!(options.part, Part::Rpc) {
+        return demo_rpc::run(options.json);
+    }
     let start = Instant::now();
     let ui = Ui::new(options.json);
     let workspace = Workspace::load()?;

@@ -7,6 +7,7 @@
 mod build;
 mod demo;
 mod demo_pools;
+mod demo_rpc;
 mod install;
 mod job;
 mod packages;
