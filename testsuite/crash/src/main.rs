@@ -1,6 +1,7 @@
 //! The runner of the crash model.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -280,10 +281,13 @@ fn mutants(args: &Mutants) -> Result<(), String> {
     let mut tests: Vec<_> = chosen.iter().map(|m| m.test).collect();
     tests.sort();
     tests.dedup();
+    let mut healthy = BTreeMap::new();
     for test in tests {
         match nursery.check_healthy(test).map_err(|e| e.to_string())? {
-            Fate::Survived => {}
-            fate => {
+            (Fate::Survived, time) => {
+                healthy.insert(test, time);
+            }
+            (fate, _) => {
                 return Err(format!(
                     "cargo {} fails without any mutant: {fate:?}",
                     test.join(" ")
@@ -294,7 +298,10 @@ fn mutants(args: &Mutants) -> Result<(), String> {
     let mut failed = 0;
     for m in &chosen {
         let started = Instant::now();
-        let fate = nursery.raise(m).map_err(|e| format!("{}: {e}", m.name))?;
+        let time = healthy.get(m.test).copied().unwrap_or_default();
+        let fate = nursery
+            .raise(m, time)
+            .map_err(|e| format!("{}: {e}", m.name))?;
         let text = match &fate {
             Fate::Caught => "caught".to_owned(),
             Fate::CaughtHanging => "caught (the test hangs)".to_owned(),

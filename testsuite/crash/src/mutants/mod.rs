@@ -13,7 +13,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The mutants of every run: of the journal and its formats, of the direct mode, of the runtime, of the heap, of the compiler
 /// pass.
@@ -31,7 +31,7 @@ pub fn usual() -> impl Iterator<Item = &'static Mutant> {
 
 /// Every mutant, those of soak included.
 pub fn all() -> impl Iterator<Item = &'static Mutant> {
-    usual().chain(heap::MORE)
+    usual().chain(heap::MORE).chain(runtime::MORE)
 }
 
 /// One change of a source file.
@@ -56,8 +56,12 @@ pub struct Mutant {
     pub test: &'static [&'static str],
 }
 
-/// Longest that a mutant's test may run; one that hangs is caught too.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+/// Longest that a test may run without a mutant, on a machine that does much else besides.
+const HEALTHY_LIMIT: Duration = Duration::from_secs(900);
+/// A mutant's test that runs longer than this, and than so many times what it takes without one, hangs: then the mutant is
+/// caught, too.
+const HANGS_AFTER: Duration = Duration::from_secs(60);
+const HANGS_TIMES: u32 = 4;
 /// What is copied of the workspace besides its crates.
 const COPIED: [&str; 4] = ["Cargo.toml", "Cargo.lock", ".cargo", "rust-toolchain.toml"];
 
@@ -130,8 +134,8 @@ impl Nursery {
         Ok(nursery)
     }
 
-    /// Plants a mutant, runs its test, and takes it out again.
-    pub fn raise(&self, mutant: &Mutant) -> io::Result<Fate> {
+    /// Plants a mutant, runs its test, and takes it out again. `healthy`: how long the test takes without one.
+    pub fn raise(&self, mutant: &Mutant, healthy: Duration) -> io::Result<Fate> {
         let files = match mutant.plant(&self.root) {
             Ok(files) => files,
             Err(why) => return Ok(Fate::Broken(why)),
@@ -139,23 +143,29 @@ impl Nursery {
         for (file, text) in &files {
             fs::write(self.tree.join(file), text)?;
         }
-        let fate = self.test(mutant);
+        let fate = self.test(mutant, HANGS_AFTER.max(healthy * HANGS_TIMES));
         for (file, _) in &files {
             fs::copy(self.root.join(file), self.tree.join(file))?;
         }
         fate
     }
 
-    /// Runs a test on the unchanged copy: what fails here says nothing about a mutant.
-    pub fn check_healthy(&self, test: &'static [&'static str]) -> io::Result<Fate> {
-        self.test(&Mutant {
+    /// Runs a test on the unchanged copy: what fails here says nothing about a mutant. How long the test takes includes that
+    /// cargo looks for changes.
+    pub fn check_healthy(&self, test: &'static [&'static str]) -> io::Result<(Fate, Duration)> {
+        let none = Mutant {
             name: "none",
             edits: &[],
             test,
-        })
+        };
+        // Built before the clock starts.
+        self.cargo(test).arg("--no-run").output()?;
+        let began = Instant::now();
+        let fate = self.test(&none, HEALTHY_LIMIT)?;
+        Ok((fate, began.elapsed()))
     }
 
-    fn test(&self, mutant: &Mutant) -> io::Result<Fate> {
+    fn test(&self, mutant: &Mutant, limit: Duration) -> io::Result<Fate> {
         let built = self.cargo(mutant.test).arg("--no-run").output()?;
         if !built.status.success() {
             let errors = String::from_utf8_lossy(&built.stderr);
@@ -174,7 +184,7 @@ impl Nursery {
         let cargo = self.cargo(mutant.test);
         limited
             .arg("--kill-after=1")
-            .arg(TIME_LIMIT.as_secs().to_string())
+            .arg(limit.as_secs().to_string())
             .arg(cargo.get_program())
             .args(cargo.get_args());
         limited

@@ -4,6 +4,14 @@ use super::{Edit, Mutant};
 
 /// The runtime in one process, with threads.
 const RUNTIME: &[&str] = &["test", "-p", "vernal-snapshot", "--test", "runtime"];
+/// Pools that were moved before they were recovered.
+const MOVED: &[&str] = &[
+    "test",
+    "-p",
+    "vernal-puddled-tests",
+    "--test",
+    "golden_pools",
+];
 
 /// Every mutant of the runtime.
 pub const MUTANTS: &[Mutant] = &[
@@ -96,5 +104,27 @@ pub const MUTANTS: &[Mutant] = &[
             replace: "    if s.durable > ticket\n",
         }],
         test: RUNTIME,
+    },
+];
+
+/// Those of soak.
+pub const MORE: &[Mutant] = &[
+    Mutant {
+        name: "a journal is removed although files that were moved with it need it",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/file.rs",
+            search: "            .is_deletable(|p| look(beside(p)))\n            .is_ok_and(|yes| yes);",
+            replace: "            .is_deletable(|p| look(beside(p)))\n            .is_ok();",
+        }],
+        test: MOVED,
+    },
+    Mutant {
+        name: "the logs of a direct pool mean the place where the pool was",
+        edits: &[Edit {
+            file: "runtime/pool/src/direct/files.rs",
+            search: "                0 => dir.to_owned(),\n",
+            replace: "                0 if index > 0 => dir.to_owned(),\n",
+        }],
+        test: MOVED,
     },
 ];

@@ -14,6 +14,10 @@ pub const CASES: &[Entry] = &[
     ),
     ("MAP_FIXED at another address is refused", fixed_elsewhere),
     ("check and info work on a file in use", looked_at_in_use),
+    (
+        "files that were moved together are recovered together",
+        moved_together,
+    ),
 ];
 
 fn forked(place: &Place) -> Checked {
@@ -105,4 +109,42 @@ fn looked_at_in_use(place: &Place) -> Checked {
         0,
         &["\"state\":\"clean\"", "\"committed_length\":4096"],
     )
+}
+
+/// Two files of one journal, moved before recovery. The journal names places where nothing is any more; the first file's recovery
+/// must not take it for nobody's.
+fn moved_together(place: &Place) -> Checked {
+    let stage = Stage::new(place)?;
+    stage.expect(
+        "map A 4096 map B 4096 set A 0 1 set B 0 2 sync A sync B set A 8 3 set B 8 4 sync A sync B kill",
+        &["map ok", "map ok", "sync ok", "sync ok", "sync ok", "sync ok"],
+    )?;
+    let moved = stage.files.path().join("moved");
+    std::fs::create_dir(&moved)?;
+    for entry in std::fs::read_dir(stage.files.path())?.flatten() {
+        if entry.path().is_file() {
+            std::fs::rename(entry.path(), moved.join(entry.file_name()))?;
+        }
+    }
+    // Nothing of the files was flushed since: all of it is in the journal alone.
+    let at = |name: &str| moved.join(name).to_string_lossy().into_owned();
+    let (a, b) = (at("a.img"), at("b.img"));
+    for file in [&a, &b] {
+        std::fs::write(file, [0; 4096])?;
+    }
+    stage.vernal(&["recover", &a], 0, &[])?;
+    stage.vernal(&["recover", &b], 0, &[])?;
+    for (file, words) in [(&a, [1u64, 3]), (&b, [2, 4])] {
+        let content = std::fs::read(file)?;
+        let found: Vec<&[u8]> = content.chunks(8).take(2).collect();
+        if found != words.map(u64::to_le_bytes) {
+            return wrong(format!("{file} holds {found:?} instead of {words:?}"));
+        }
+    }
+    let left = std::fs::read_dir(&moved)?.flatten();
+    let journals = left.filter(|e| e.file_name().to_string_lossy().contains("journal"));
+    match journals.count() {
+        0 => Ok(()),
+        n => wrong(format!("{n} journals are left, which nobody needs")),
+    }
 }
