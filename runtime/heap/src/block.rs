@@ -315,6 +315,45 @@ pub fn for_each_object_in<M: PoolMemory + ?Sized>(
     })
 }
 
+/// Whether a page of the chunk may begin a block without type. Looks at nothing but the chunk's descriptors.
+fn may_begin_untyped<M: PoolMemory + ?Sized>(
+    mem: &M,
+    ext: Extent,
+    chunk: u64,
+) -> Result<bool, HeapError> {
+    let (addr, _) = ext.desc_word(chunk.saturating_mul(CHUNK_PAGES));
+    let count = (CHUNK_PAGES / 2) as usize;
+    let words = mem
+        .words(addr, count)
+        .ok_or_else(|| unmapped(addr, CHUNK_PAGES * 4))?;
+    Ok(words.iter().any(|w| {
+        let both = w.load(Relaxed);
+        PageDesc::may_be_untyped(both as u32) || PageDesc::may_be_untyped((both >> 32) as u32)
+    }))
+}
+
+/// Calls `f` with each run of pages of the chunk that objects lie in, cut to the chunk: address, bytes and type of the objects.
+/// Until it returns `false`. Takes no lock and allocates nothing.
+pub fn for_each_span_in<M: PoolMemory + ?Sized>(
+    mem: &M,
+    ext: Extent,
+    chunk: u64,
+    f: &mut dyn FnMut(u64, u64, u32) -> bool,
+) -> Result<(), HeapError> {
+    let first = chunk.saturating_mul(CHUNK_PAGES);
+    let pages = first..first.saturating_add(CHUNK_PAGES);
+    let within = pages.clone();
+    walk_blocks(mem, ext, pages, true, &mut |block| match block.kind {
+        Kind::Object { type_index, .. } | Kind::Slab { type_index, .. } => {
+            let from = block.page.max(within.start);
+            let to = (block.page + block.pages).min(within.end);
+            let bytes = to.saturating_sub(from) << PAGE_SHIFT;
+            Ok(f(ext.page_addr(from), bytes, type_index))
+        }
+        _ => Ok(true),
+    })
+}
+
 /// Like [`for_each_object_in`] with `overlapping`, for memory without type: other blocks are skipped as a whole.
 pub fn for_each_untyped_in<M: PoolMemory + ?Sized>(
     mem: &M,
@@ -323,7 +362,12 @@ pub fn for_each_untyped_in<M: PoolMemory + ?Sized>(
     f: &mut dyn FnMut(Object) -> bool,
 ) -> Result<(), HeapError> {
     let first = chunk.saturating_mul(CHUNK_PAGES);
-    let pages = first..first.saturating_add(CHUNK_PAGES);
+    // Most chunks have none: then only the block that reaches into the chunk is looked at.
+    let last = match may_begin_untyped(mem, ext, chunk)? {
+        true => CHUNK_PAGES,
+        false => ext.first_page().saturating_sub(first) + 1,
+    };
+    let pages = first..first.saturating_add(last.min(CHUNK_PAGES));
     walk_blocks(mem, ext, pages, true, &mut |block| match block.kind {
         Kind::Object { type_index, .. } | Kind::Slab { type_index, .. }
             if type_index == crate::TYPE_RAW =>

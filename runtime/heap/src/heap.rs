@@ -390,6 +390,12 @@ impl<M: PoolMemory> ObjectSpace for Heap<M> {
         }
     }
 
+    fn for_each_span(&self, chunk: usize, f: &mut dyn FnMut(u64, u64, u32) -> bool) {
+        if let Some((_, ext, chunk)) = self.chunk_place(chunk) {
+            let _ = block::for_each_span_in(&self.mem, ext, chunk, f);
+        }
+    }
+
     fn words(&self, addr: u64, count: usize) -> Option<&[AtomicU64]> {
         self.mem.words(addr, count)
     }

@@ -34,6 +34,18 @@ pub trait ObjectSpace {
             object.type_index != crate::TYPE_RAW || f(object)
         });
     }
+    /// Calls `f` with each run of memory of the chunk that objects of one type lie in: address, bytes, type. Until `f` returns
+    /// `false`. A heap knows them by its pages, without visiting an object.
+    fn for_each_span(&self, chunk: usize, f: &mut dyn FnMut(u64, u64, u32) -> bool) {
+        let Some((start, end)) = self.chunk_range(chunk) else {
+            return;
+        };
+        self.for_each_overlapping(chunk, &mut |object| {
+            let from = object.addr.max(start);
+            let to = object.addr.saturating_add(object.size).min(end);
+            f(from, to.saturating_sub(from), object.type_index)
+        });
+    }
     /// `count` words from `addr`.
     fn words(&self, addr: u64, count: usize) -> Option<&[AtomicU64]>;
     /// The type with this index.

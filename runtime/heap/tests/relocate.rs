@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use vernal_abi::puddle::CHUNK_SIZE;
 use vernal_format::types::{Shape, TypeBuilder};
 use vernal_heap::walk::{
-    Binding, MAX_RANGES, Move, Plans, Redirects, Rewrite, RewriteError, Translate, Translation,
-    TranslationError,
+    Binding, Hint, MAX_RANGES, Move, Plans, Redirects, Rewrite, RewriteError, Translate,
+    Translation, TranslationError,
 };
 use vernal_heap::{ObjectSpace, TYPE_FIRST};
 
@@ -123,8 +123,15 @@ proptest! {
             values.extend([m.old - 1, m.old, m.old + 1, m.old + m.len - 1, m.old + m.len, m.old + m.len + 1, m.new]);
             values.push(m.old + rng.below(m.len));
         }
-        for v in values {
+        // In this order, and in another: what is remembered of the last value must not change the next.
+        let mut hint = Hint::default();
+        for &v in &values {
             prop_assert_eq!(translation.translate(v), naive(v), "{:#x}", v);
+            prop_assert_eq!(translation.translate_near(v, &mut hint), naive(v), "{:#x}", v);
+        }
+        for _ in 0..values.len() {
+            let v = values[rng.below(values.len() as u64) as usize];
+            prop_assert_eq!(translation.translate_near(v, &mut hint), naive(v), "{:#x}", v);
         }
     }
 }

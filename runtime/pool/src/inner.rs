@@ -531,6 +531,7 @@ impl Inner {
                 result = result.and(source.shrink(p.mapped.uuid));
             }
         }
+        crate::lazy::end_deferring(self);
         match source {
             Some(source) => result.and(source.close()),
             None => result,

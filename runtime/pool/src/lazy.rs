@@ -1,38 +1,64 @@
 //! Relocation on first touch.
 //!
-//! A pool that is mapped elsewhere than its pointers say starts a new address epoch. The chunks of an older epoch are
-//! mapped without access; the first touch of one faults, and the handler builds the rewritten chunk aside and puts it in
-//! place with one `mremap`, so that no other thread sees half of it. The chunk's epoch and the changed lines are ordinary
-//! tracked memory: they become durable with the program's next commit, and a crash before it starts from the committed
-//! chunk again. The handler is inside an `op` bracket, so a commit takes all of a chunk or nothing of it.
+//! A pool that is mapped elsewhere than its pointers say starts a new address epoch. The chunks of an older epoch are mapped
+//! without access; the first touch of one faults, and the handler builds the rewritten chunk aside (`chunk.rs`) and puts it in
+//! place with one `mremap`, so that no other thread sees half of it.
 //!
-//! Objects are enumerated in an image of the pool as it was when it was opened: a chunk that nobody has touched is as it was
-//! then, whatever has become of its page descriptors since.
+//! # States of a chunk
 //!
-//! A system call that is given untouched memory fails with `EFAULT`: the kernel's own accesses raise no signal.
+//! ```text
+//! PENDING --touch--> BUSY --> SHOWN --marked line meets a commit, or relocate_all--> DONE
+//!    ^                                                                                |
+//!    +--------------------------- abort, or close without commit ---------------------+
+//! ```
+//!
+//! - `PENDING`: no access. Its bytes in the file are those that were there when the pool was opened.
+//! - `SHOWN`: the program reads and writes it; its rewritten pointers are in this process only. *No line of it is in a commit.*
+//!   Reading a pool costs no commit anything, and a crash or a close loses nothing but work that the next open does again.
+//! - `DONE`: the rewritten lines and the chunk's new epoch are marked like any store of the program, so they become durable in
+//!   one commit, or not at all. A chunk becomes `DONE` in the very commit (or abort) that meets the first marked line of it
+//!   (`deferred.rs`).
+//!
+//! So a chunk on the medium is wholly of one epoch, whenever the power goes.
+//!
+//! The handler is inside an `op` bracket, so a commit takes all of a chunk or nothing of it. Objects are enumerated in an image
+//! of the pool as it was when it was opened (`image.rs`): a chunk that nobody has touched is as it was then, whatever has become
+//! of its page descriptors since.
+//!
+//! The kernel's own accesses raise no signal: a system call that is given memory of a chunk that waits fails with `EFAULT`,
+//! unless somebody touches it first ([`touch_range`]).
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use vernal_abi::puddle::{CHUNK_HEADER, CHUNK_SIZE};
-use vernal_heap::walk::{Binding, Move, Plans, Rewrite, Translate, Translation, scan_untyped};
-use vernal_heap::{Heap, HeapError, Mapped, ObjectSpace, PoolMemory};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use vernal_heap::Heap;
+use vernal_heap::walk::{Binding, Plans, Translation};
 use vernal_snapshot::runtime;
-use vernal_snapshot::thread::mark_range;
-use vernal_sys::{WordMap, WordMode, mem, touch};
+use vernal_sys::mem;
 
-use crate::pool::{Inner, Puddle};
-use crate::{Error, binding, registry};
+use crate::pool::Inner;
+use crate::{Error, registry};
+use chunk::ChangedPages;
+use image::Image;
+
+mod chunk;
+mod deferred;
+mod image;
+mod prepare;
+
+pub(crate) use deferred::end as end_deferring;
+pub use prepare::allow_untyped;
+pub(crate) use prepare::prepare;
 
 /// Chunks that are rewritten together before a commit, so that no record becomes too large.
 const BATCH: usize = 32;
 
 const PENDING: u8 = 0;
+/// Somebody builds it, or takes it into a commit.
 const BUSY: u8 = 1;
-const DONE: u8 = 2;
-/// It could not be protected again after an abort: nobody can reach it any more.
-const LOST: u8 = 3;
+const SHOWN: u8 = 2;
+const DONE: u8 = 3;
+/// It could not be protected again after an abort, or the pool is closed: nobody can reach it any more.
+const LOST: u8 = 4;
 
 /// The accessible part of a chunk behind the headers.
 struct Region {
@@ -43,48 +69,15 @@ struct Region {
     /// Its pointers are of the epoch before the last.
     older: bool,
     state: AtomicU8,
-}
-
-/// A pool's puddles as they were when it was opened.
-struct Image {
-    areas: Vec<Area>,
-}
-
-struct Area {
-    base: u64,
-    /// Headers and pool page: they change while the chunks behind them wait.
-    front: Vec<AtomicU64>,
-    map: WordMap,
-    file: File,
-}
-
-impl PoolMemory for Image {
-    fn words(&self, addr: u64, count: usize) -> Option<&[AtomicU64]> {
-        self.areas.iter().find_map(|a| {
-            let at = usize::try_from(addr.checked_sub(a.base)? / 8).ok()?;
-            let end = at.checked_add(count)?;
-            match a.front.get(at..end) {
-                Some(words) => Some(words),
-                None => a.map.words().get(at..end),
-            }
-        })
-    }
-
-    fn before_write(&self, addr: u64, len: u64) -> Result<(), HeapError> {
-        Err(HeapError::Refused {
-            addr,
-            len,
-            why: "this is the image that the pool was opened with".into(),
-        })
-    }
-
-    fn after_write(&self, _addr: u64, _len: u64) {}
+    /// Once it is `SHOWN`.
+    changed: ChangedPages,
 }
 
 /// What is left to be rewritten of a pool.
 pub(crate) struct Lazy {
     /// By address.
     regions: Vec<Region>,
+    /// Regions that are not `DONE`.
     left: AtomicUsize,
     /// Null when the pool has been closed. Who has made a region `BUSY` and finds an image may use it until the region is not.
     image: AtomicPtr<Heap<Arc<Image>>>,
@@ -97,279 +90,12 @@ pub(crate) struct Lazy {
     read_only: bool,
 }
 
-fn front_len(size: u64, root: bool) -> u64 {
-    let headers = size / CHUNK_SIZE * CHUNK_HEADER;
-    // The pool page follows the root puddle's headers.
-    headers + if root { mem::PAGE_SIZE } else { 0 }
-}
-
-impl Image {
-    fn new(pool: &Inner, puddles: &[Puddle]) -> Result<Self, Error> {
-        let root = puddles.first().map(|p| p.mapped.addr);
-        let mut areas = Vec::with_capacity(puddles.len());
-        for p in puddles {
-            let name = || format!("{}: puddle {}", pool.info.name, p.mapped.uuid);
-            let file = p
-                .file
-                .try_clone()
-                .map_err(|e| Error::io(name(), "duplicating the descriptor", e))?;
-            let map = WordMap::new(&file, WordMode::Private)
-                .map_err(|e| Error::io(name(), "mapping the image", e))?;
-            let front = front_len(p.mapped.size, root == Some(p.mapped.addr)) as usize / 8;
-            let front = map
-                .words()
-                .get(..front)
-                .unwrap_or_default()
-                .iter()
-                .map(|w| AtomicU64::new(w.load(Ordering::Relaxed)))
-                .collect();
-            areas.push(Area {
-                base: p.mapped.addr,
-                front,
-                map,
-                file,
-            });
-        }
-        Ok(Image { areas })
-    }
-}
-
 fn damaged(pool: &Inner, why: impl std::fmt::Display) -> Error {
     Error::Puddle {
         pool: pool.info.name.clone(),
         puddle: "root.puddle".into(),
         why: format!("cannot be relocated: {why}; import the pool from an archive"),
     }
-}
-
-/// Where pointers of an epoch point, and where the puddles are.
-fn translation(
-    pool: &Inner,
-    mapped: &[Mapped],
-    old: impl Fn(&vernal_heap::DirectoryEntry) -> u64,
-    directory: &[vernal_heap::DirectoryEntry],
-) -> Result<Translation, Error> {
-    let mut moves = Vec::new();
-    for entry in directory {
-        if let Some(m) = mapped.iter().find(|m| m.uuid == entry.uuid) {
-            moves.push(Move {
-                old: old(entry),
-                new: m.addr,
-                len: entry.size,
-            });
-        }
-    }
-    Translation::new(&moves).map_err(|e| damaged(pool, e))
-}
-
-/// Finds out whether the pool or the program has moved since its pointers were written, and arranges for them to be
-/// rewritten. The pool is mapped, and nobody uses it yet.
-pub(crate) fn prepare(pool: &Arc<Inner>, eager: bool) -> Result<(), Error> {
-    let heap_error = |e| pool.heap_error(e);
-    let heap = &pool.heap;
-    let directory = heap.directory().map_err(heap_error)?;
-    let puddles = pool.puddles.lock().unwrap_or_else(|e| e.into_inner());
-    let mapped: Vec<Mapped> = puddles.iter().map(|p| p.mapped).collect();
-    let moved = directory.iter().any(|e| {
-        !mapped
-            .iter()
-            .any(|m| m.uuid == e.uuid && m.addr == e.current)
-    });
-    let (address, bound) = heap.epochs().map_err(heap_error)?;
-    let rebind = binding::changed(pool)?;
-    let mut pending = Vec::new();
-    for chunk in 0..heap.chunk_count() {
-        let (a, b) = heap.chunk_epochs(chunk).map_err(heap_error)?;
-        if a > address || b > bound || (a < address && a.checked_add(1) != Some(address)) {
-            return Err(damaged(
-                pool,
-                format!("chunk {chunk} is of the epoch {a} and the pool of {address}"),
-            ));
-        }
-        if moved || rebind.is_some() || a < address || b < bound {
-            pending.push((chunk, a < address));
-        }
-    }
-    if pending.is_empty() {
-        return Ok(());
-    }
-    let image = Heap::open(Arc::new(Image::new(pool, &puddles)?), &mapped).map_err(heap_error)?;
-    let plans = Plans::of(heap);
-    let mut current = translation(pool, &mapped, |e| e.current, &directory)?;
-    let mut previous = translation(pool, &mapped, |e| e.previous, &directory)?;
-    let mut epochs = (address, bound);
-    drop(puddles);
-    if moved {
-        let of = |older: bool| if older { &previous } else { &current };
-        refuse_untyped(
-            pool,
-            pending.iter().map(|(chunk, older)| (*chunk, of(*older))),
-        )?;
-    }
-    if !pool.info.read_only {
-        if moved {
-            finish_older(pool, &pending, &plans, &directory)?;
-            for p in &mut pending {
-                p.1 = false;
-            }
-            // The directory holds two generations of addresses and no third.
-            epochs.0 = heap.begin_address_epoch().map_err(heap_error)?;
-            previous = current.clone();
-            for p in &mut pending {
-                p.1 = true;
-            }
-            let now = heap.directory().map_err(heap_error)?;
-            current = translation(pool, &mapped, |e| e.current, &now)?;
-        }
-        if rebind.is_some() {
-            epochs.1 = heap.begin_binding_epoch().map_err(heap_error)?;
-            binding::record(pool)?;
-        }
-        // An abort must find the epoch in which the program runs.
-        runtime::commit()?;
-    }
-    let mut regions: Vec<Region> = Vec::with_capacity(pending.len());
-    for (chunk, older) in pending {
-        let Some((chunk_start, end)) = heap.chunk_range(chunk) else {
-            continue;
-        };
-        let Some(puddle) = mapped
-            .iter()
-            .find(|m| chunk_start >= m.addr && chunk_start - m.addr < m.size)
-        else {
-            continue;
-        };
-        let root = mapped.first().map(|m| m.addr) == Some(puddle.addr);
-        let start = chunk_start.max(puddle.addr + front_len(puddle.size, root));
-        if start >= end {
-            // Nothing but headers, which hold no addresses.
-            if !pool.info.read_only {
-                heap.set_chunk_epochs(chunk, epochs.0, epochs.1)
-                    .map_err(heap_error)?;
-            }
-            continue;
-        }
-        regions.push(Region {
-            chunk,
-            chunk_start,
-            start,
-            end,
-            older,
-            state: AtomicU8::new(PENDING),
-        });
-    }
-    regions.sort_by_key(|r| r.start);
-    let lazy = Lazy {
-        left: AtomicUsize::new(regions.len()),
-        regions,
-        image: AtomicPtr::new(Box::into_raw(Box::new(image))),
-        plans,
-        current,
-        previous,
-        binding: rebind,
-        epochs,
-        read_only: pool.info.read_only,
-    };
-    touch::on_touch(on_touch).map_err(|e| Error::io("SIGSEGV", "installing the handler", e))?;
-    for r in &lazy.regions {
-        // SAFETY: the region lies in a mapped puddle of this pool, which nobody uses yet.
-        unsafe { mem::mprotect(r.start, r.end - r.start, libc::PROT_NONE) }
-            .map_err(|e| Error::io(&pool.info.name, "protecting a chunk of", e))?;
-    }
-    let _ = pool.lazy.set(lazy);
-    if eager {
-        // Not registered yet: `finish` rewrites without touching.
-        finish(pool)?;
-    }
-    Ok(())
-}
-
-static ALLOW_UNTYPED: AtomicBool = AtomicBool::new(false);
-
-/// Lets this process open pools at other addresses although memory without type in them holds what looks like pointers.
-/// They stay as they are, and a program that follows one crashes, or does worse.
-pub fn allow_untyped() {
-    ALLOW_UNTYPED.store(true, Ordering::Relaxed);
-}
-
-/// A pool with pointers in memory without type must stay where it is. Chunks, and from where their pointers move; nothing has
-/// been changed yet.
-fn refuse_untyped<'a>(
-    pool: &Inner,
-    chunks: impl Iterator<Item = (usize, &'a Translation)>,
-) -> Result<(), Error> {
-    if ALLOW_UNTYPED.load(Ordering::Relaxed) || std::env::var_os("VERNAL_ALLOW_UNTYPED").is_some() {
-        return Ok(());
-    }
-    let mut first = None;
-    for (chunk, moves) in chunks {
-        let here = |value: u64| {
-            let inside = moves.moves().any(|m| value.wrapping_sub(m.old) < m.len);
-            inside.then(|| moves.translate(value))
-        };
-        scan_untyped(&pool.heap, chunk, &here, &mut |found| {
-            first = Some(found);
-            false
-        });
-        if first.is_some() {
-            break;
-        }
-    }
-    let Some(found) = first else { return Ok(()) };
-    Err(Error::Type {
-        what: format!(
-            "pool {} cannot be opened at another address: the memory at {:#x} has no type, and its word {:#x} is the address of an object, which would \
-             have to be rewritten; give it a type (`vn::allocator` instead of `vn::memory_resource`), open the pool in a process in which its own \
-             addresses are free, or set VERNAL_ALLOW_UNTYPED=1 if such words are never followed",
-            pool.info.name, found.object.addr, found.value
-        ),
-    })
-}
-
-/// Brings chunks that an earlier relocation has left behind to the current epoch, in place, before a new one begins.
-fn finish_older(
-    pool: &Inner,
-    pending: &[(usize, bool)],
-    plans: &Plans,
-    directory: &[vernal_heap::DirectoryEntry],
-) -> Result<(), Error> {
-    if !pending.iter().any(|(_, older)| *older) {
-        return Ok(());
-    }
-    let moves: Vec<Move> = directory
-        .iter()
-        .map(|e| Move {
-            old: e.previous,
-            new: e.current,
-            len: e.size,
-        })
-        .collect();
-    let pointers = Translation::new(&moves).map_err(|e| damaged(pool, e))?;
-    let rewrite = Rewrite {
-        plans,
-        pointers: &pointers,
-        binding: None,
-    };
-    let (address, _) = pool.heap.epochs().map_err(|e| pool.heap_error(e))?;
-    for &(chunk, _) in pending.iter().filter(|(_, older)| *older) {
-        let Some((start, end)) = pool.heap.chunk_range(chunk) else {
-            continue;
-        };
-        let Some(words) = pool.heap.words(start, ((end - start) / 8) as usize) else {
-            continue;
-        };
-        rewrite
-            .chunk(&pool.heap, chunk, words, &mut |line| mark_range(line, 64))
-            .map_err(|e| damaged(pool, e))?;
-        let (_, bound) = pool
-            .heap
-            .chunk_epochs(chunk)
-            .map_err(|e| pool.heap_error(e))?;
-        pool.heap
-            .set_chunk_epochs(chunk, address, bound)
-            .map_err(|e| pool.heap_error(e))?;
-    }
-    Ok(())
 }
 
 /// Rewrites everything that is left, several chunks at a time on several threads when there are many, and commits it.
@@ -387,7 +113,7 @@ pub(crate) fn finish(pool: &Inner) -> Result<(), Error> {
         let failed = AtomicUsize::new(0);
         let work = |part: &[usize]| {
             for &i in part {
-                if !lazy.rewrite(pool, i) {
+                if !lazy.rewrite(pool, i, true) {
                     failed.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -426,9 +152,8 @@ fn on_touch(addr: u64, store: bool) -> bool {
     let Some(lazy) = pool.lazy.get() else {
         return false;
     };
-    let at = lazy.regions.partition_point(|r| r.end <= addr);
-    match lazy.regions.get(at) {
-        Some(r) if addr >= r.start && !(store && lazy.read_only) => lazy.rewrite(pool, at),
+    match lazy.at(addr) {
+        Some((at, _)) if !(store && lazy.read_only) => lazy.rewrite(pool, at, false),
         _ => false,
     }
 }
@@ -436,6 +161,13 @@ fn on_touch(addr: u64, store: bool) -> bool {
 impl Lazy {
     pub fn any_pending(&self) -> bool {
         self.left.load(Ordering::Acquire) > 0
+    }
+
+    /// The region that holds `addr`.
+    fn at(&self, addr: u64) -> Option<(usize, &Region)> {
+        let at = self.regions.partition_point(|r| r.end <= addr);
+        let region = self.regions.get(at).filter(|r| addr >= r.start)?;
+        Some((at, region))
     }
 
     /// The pool is being unmapped: there is nothing left to do. The image maps the puddles' files and holds their descriptors
@@ -448,7 +180,10 @@ impl Lazy {
             while r.state.load(Ordering::SeqCst) == BUSY {
                 std::thread::yield_now();
             }
-            r.state.store(DONE, Ordering::SeqCst);
+            // What is shown stays readable until it is unmapped, and out of commits.
+            let _ = r
+                .state
+                .compare_exchange(PENDING, LOST, Ordering::SeqCst, Ordering::SeqCst);
         }
         if !image.is_null() {
             // SAFETY: the box of `prepare`, taken out once by the swap; whoever had claimed a region before has left it, and
@@ -464,108 +199,64 @@ impl Lazy {
         unsafe { self.image.load(Ordering::SeqCst).as_ref() }
     }
 
-    /// Rewrites a region if nobody has; waits for whoever does. Allocates nothing and takes no lock but the gate's, because
-    /// it runs in a signal handler. `false`: it is impossible.
-    fn rewrite(&self, pool: &Inner, index: usize) -> bool {
+    /// Makes a region accessible if nobody has, and `DONE` if `mark`; waits for whoever does. Allocates nothing and takes no
+    /// lock but the gate's, because it runs in a signal handler. `false`: it is impossible.
+    fn rewrite(&self, pool: &Inner, index: usize, mark: bool) -> bool {
         let r = &self.regions[index];
         // First the bracket, which may have to wait for a commit, and then the region: whoever has claimed it never waits.
         vernal_snapshot::op_begin();
-        let mut done = true;
-        let claimed = loop {
-            match r
-                .state
-                .compare_exchange(PENDING, BUSY, Ordering::SeqCst, Ordering::Acquire)
-            {
-                Ok(_) => break true,
-                Err(state @ (DONE | LOST)) => {
-                    done = state == DONE;
-                    break false;
-                }
-                Err(_) => std::thread::yield_now(),
+        let claim = |from| {
+            r.state
+                .compare_exchange(from, BUSY, Ordering::SeqCst, Ordering::Acquire)
+                .is_ok()
+        };
+        let done = loop {
+            match r.state.load(Ordering::Acquire) {
+                PENDING if claim(PENDING) => break self.claimed(pool, r, mark),
+                SHOWN if !mark => break true,
+                SHOWN if claim(SHOWN) => break self.take(pool, r, u64::MAX),
+                DONE => break true,
+                LOST => break false,
+                _ => std::thread::yield_now(),
             }
         };
-        if claimed {
-            done = self.build(pool, r).is_some();
-            let state = if done { DONE } else { PENDING };
-            r.state.store(state, Ordering::Release);
-            if done {
-                self.left.fetch_sub(1, Ordering::AcqRel);
-            }
-        }
         vernal_snapshot::op_end();
         done
     }
 
-    fn build(&self, pool: &Inner, r: &Region) -> Option<()> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a fresh mapping at an address that the kernel picks.
-        let aside = unsafe { mem::mmap(0, CHUNK_SIZE, prot, flags, -1, 0) }.ok()?;
-        // SAFETY: aside..aside+CHUNK_SIZE was mapped above, is aligned to a page and known to nobody else.
-        let target = unsafe {
-            std::slice::from_raw_parts(aside as *const AtomicU64, (CHUNK_SIZE / 8) as usize)
-        };
-        let built = self.fill(r, target, aside);
-        if built.is_none() {
-            // SAFETY: mapped above; `target` is not used any more.
-            let _ = unsafe { mem::munmap(aside, CHUNK_SIZE) };
-            return None;
+    /// Builds a region that the caller has claimed.
+    fn claimed(&self, pool: &Inner, r: &Region, mark: bool) -> bool {
+        let mark = mark && !self.read_only;
+        let built = self.build(r, mark).is_some();
+        if built && mark && self.finish_marked(pool, r) {
+            return true;
         }
-        let front = r.start - r.chunk_start;
-        if front > 0 {
-            // SAFETY: the part of the buffer that stands for headers, which stay as they are.
-            let _ = unsafe { mem::munmap(aside, front) };
-        }
-        if !self.read_only {
-            pool.heap
-                .set_chunk_epochs(r.chunk, self.epochs.0, self.epochs.1)
-                .ok()?;
-        }
-        Some(())
+        // A region that could not be built is as it was; whoever touches it next tries again.
+        r.state
+            .store(if built { SHOWN } else { PENDING }, Ordering::Release);
+        built && !mark
     }
 
-    fn fill(&self, r: &Region, target: &[AtomicU64], aside: u64) -> Option<()> {
-        let front = ((r.start - r.chunk_start) / 8) as usize;
-        let image = self.image()?;
-        let source = image
-            .memory()
-            .words(r.start, ((r.end - r.start) / 8) as usize)?;
-        for (from, to) in source.chunks(512).zip(target.get(front..)?.chunks(512)) {
-            // Pages of zeros stay unmade.
-            if from.iter().any(|w| w.load(Ordering::Relaxed) != 0) {
-                for (from, to) in from.iter().zip(to) {
-                    to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-                }
-            }
+    /// Makes a region that was `SHOWN` part of what the next commit takes. The caller has claimed it.
+    fn take(&self, pool: &Inner, r: &Region, but: u64) -> bool {
+        let taken = !self.read_only && self.mark_changed(r, &*pool.memory, but).is_some();
+        if taken && self.finish_marked(pool, r) {
+            return true;
         }
-        let rewrite = Rewrite {
-            plans: &self.plans,
-            pointers: if r.older {
-                &self.previous
-            } else {
-                &self.current
-            },
-            binding: self.binding.as_ref(),
-        };
-        // The lines are marked before they are in place; no commit looks at them until the bracket ends.
-        let mut mark = |line: u64| {
-            if !self.read_only {
-                mark_range(line, vernal_abi::LINE_SIZE);
-            }
-        };
-        let report = rewrite.chunk(image, r.chunk, target, &mut mark).ok()?;
-        if report.unknown > 0 {
-            return None;
+        r.state.store(SHOWN, Ordering::Release);
+        self.read_only
+    }
+
+    /// The chunk's epoch, which goes with its lines.
+    fn finish_marked(&self, pool: &Inner, r: &Region) -> bool {
+        let set = pool
+            .heap
+            .set_chunk_epochs(r.chunk, self.epochs.0, self.epochs.1);
+        if set.is_ok() {
+            self.left.fetch_sub(1, Ordering::AcqRel);
+            r.state.store(DONE, Ordering::Release);
         }
-        if self.read_only {
-            // SAFETY: the buffer is ours; nobody writes to it any more.
-            unsafe { mem::mprotect(aside, CHUNK_SIZE, libc::PROT_READ) }.ok()?;
-        }
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        let len = r.end - r.start;
-        // SAFETY: the buffer is ours, and so is the region, which nobody can access until this call replaces it.
-        unsafe { mem::mremap(aside + (r.start - r.chunk_start), len, len, flags, r.start) }.ok()?;
-        Some(())
+        set.is_ok()
     }
 
     /// After a roll-back: regions whose rewriting was not committed are as they were when the pool was opened, and wait
@@ -586,17 +277,13 @@ impl Lazy {
             {
                 continue;
             }
-            let area = self.image().and_then(|image| {
-                let mut areas = image.memory().areas.iter();
-                areas.find(|a| r.start >= a.base && r.start - a.base < a.map.len())
-            });
+            let area = self.image().and_then(|image| image.memory().area(r.start));
             let Some(area) = area else {
                 r.state.store(DONE, Ordering::SeqCst);
                 continue;
             };
             let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE | libc::MAP_FIXED;
-            let offset = (r.start - area.base) as i64;
-            let fd = area.file.as_raw_fd();
+            let (fd, offset) = (area.fd(), area.offset(r.start) as i64);
             // SAFETY: the region lies in a mapped puddle of this pool; its content has been rolled back to the file's, and a
             // thread that touches it now waits in the handler.
             let remapped =

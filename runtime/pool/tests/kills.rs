@@ -112,19 +112,22 @@ fn a_killed_writer_of_a_moved_pool_leaves_it_whole() {
     let mut seed = 4_711u64;
     let mut length = before;
     for round in 0..25 {
-        let mut pool = PoolDir::open(&dir.0).unwrap();
         let mut next = || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             seed >> 20
         };
-        pool.assign_addresses(|size| {
-            let (lo, hi) = vernal_pool::dir::EMBEDDED;
-            vernal_snapshot::pick_puddle(size, lo, hi, next()).ok_or_else(|| Error::Invalid {
-                what: "full".into(),
+        if round % 2 == 0 {
+            let mut pool = PoolDir::open(&dir.0).unwrap();
+            pool.assign_addresses(|size| {
+                let (lo, hi) = vernal_pool::dir::EMBEDDED;
+                vernal_snapshot::pick_puddle(size, lo, hi, next()).ok_or_else(|| Error::Invalid {
+                    what: "full".into(),
+                })
             })
-        })
-        .unwrap();
-        drop(pool);
+            .unwrap();
+        } else {
+            shuffle(&dir.0);
+        }
         let at = 1 + next() % 900;
         run(&dir.0, at, None);
         let now = check(&dir.0, &format!("round {round}, killed at {at}"));

@@ -5,7 +5,7 @@
 //! wait for a commit, and reports each difference. With several threads a store may be seen before its mark; such a
 //! finding is kept as a suspicion and counts only if the line is still unmarked at a later look.
 
-use crate::commit::Gather;
+use crate::commit::{Gather, is_deferred};
 use crate::config;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -56,7 +56,7 @@ pub(crate) fn look(gather: &Gather, page_mode: bool, name: impl Fn(usize) -> Str
                 // SAFETY: lines of a mapped file and of its home view, both mapped and aligned.
                 let differ =
                     unsafe { cpu::differing_words(line as *const u8, home as *const u8) } != 0;
-                if !differ || gather.is_pending(i, line) {
+                if !differ || gather.is_pending(i, line) || is_deferred(line) {
                     continue;
                 }
                 let Some(found) = differing_bytes(line, end) else {

@@ -18,7 +18,8 @@
 
 use crate::space;
 use crate::thread::{self, Control};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use vernal_abi as abi;
 use vernal_sys::RESERVE_CHUNK;
 use vernal_sys::mem::LazyBytes;
@@ -26,6 +27,60 @@ use vernal_sys::{cpu, os};
 
 /// Marks were dropped outside any thread's list (no memory for a list): look at the shadow itself.
 pub static SCAN_SHADOW: AtomicBool = AtomicBool::new(false);
+
+/// What a commit does with a marked line of memory that is *deferred*: its working copy differs from home by what can be made
+/// again from home at any time (the rewritten pointers of a pool that has moved), and commits leave it out until the program
+/// stores to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deferred {
+    /// The line is not deferred.
+    No,
+    /// Nothing can have been stored there: the line is left out, and not even read.
+    Untouched,
+    /// The line was deferred, and its surroundings have been marked just now: marks are gathered once more.
+    Taken,
+}
+
+/// Asked about a line; with the second argument it may take the line's surroundings into the commit, else the answer is
+/// never [`Deferred::Taken`].
+type AskDeferred = fn(u64, bool) -> Deferred;
+static ASK_DEFERRED: OnceLock<AskDeferred> = OnceLock::new();
+/// Pools that have deferred memory.
+static DEFERRING: AtomicUsize = AtomicUsize::new(0);
+
+/// Lets `ask` decide about lines while [`deferring`] is above zero. It is called under the commit lock with the gate closed,
+/// and may mark.
+pub fn on_deferred(ask: AskDeferred) {
+    let _ = ASK_DEFERRED.set(ask);
+}
+
+/// One more, or one less, that has deferred memory.
+pub fn deferring(more: bool) {
+    match more {
+        true => DEFERRING.fetch_add(1, Ordering::SeqCst),
+        false => DEFERRING.fetch_sub(1, Ordering::SeqCst),
+    };
+}
+
+#[inline]
+fn deferred(line: u64, take: bool) -> Deferred {
+    if DEFERRING.load(Ordering::Relaxed) == 0 {
+        return Deferred::No;
+    }
+    ask_deferred(line, take)
+}
+
+#[cold]
+fn ask_deferred(line: u64, take: bool) -> Deferred {
+    ASK_DEFERRED
+        .get()
+        .map_or(Deferred::No, |ask| ask(line, take))
+}
+
+/// Whether commits leave the line out as it is now.
+pub fn is_deferred(line: u64) -> bool {
+    deferred(line, false) != Deferred::No
+}
 
 /// Lines on the recheck list above which a commit pays for a barrier and empties it.
 const RECHECK_MAX: usize = 96;
@@ -114,6 +169,8 @@ pub struct Gather {
     recheck: Vec<u64>,
     /// Lines that a commit consumed and could not stage.
     left: Vec<u64>,
+    /// Lines were marked while this gathered: there is more to take.
+    more: bool,
 }
 
 /// A line as a commit sees it: its changed words.
@@ -224,28 +281,34 @@ impl Gather {
         let mut failed = None;
         let mut hint = 0;
         let mut looked = 0;
-        // Read first: an exchange is a locked instruction.
-        let mut scan =
-            SCAN_SHADOW.load(Ordering::Relaxed) && SCAN_SHADOW.swap(false, Ordering::AcqRel);
-        for c in thread::all() {
-            let is_own = own.is_some_and(|o| std::ptr::eq(o, c));
-            scan |= c.drain(is_own, |addr| {
-                let line = addr & !(abi::LINE_SIZE - 1);
-                if failed.is_none() {
-                    looked += 1;
-                    failed = self.take(line, mode, &mut hint, &mut stage).err();
-                } else {
-                    self.left.push(line);
-                }
-            });
-        }
-        if scan && failed.is_none() {
-            looked += self.scan_shadow(mode, &mut stage)?;
-        } else if scan {
-            SCAN_SHADOW.store(true, Ordering::Release);
-        }
-        if let Some(e) = failed {
-            return Err(e);
+        loop {
+            self.more = false;
+            // Read first: an exchange is a locked instruction.
+            let mut scan =
+                SCAN_SHADOW.load(Ordering::Relaxed) && SCAN_SHADOW.swap(false, Ordering::AcqRel);
+            for c in thread::all() {
+                let is_own = own.is_some_and(|o| std::ptr::eq(o, c));
+                scan |= c.drain(is_own, |addr| {
+                    let line = addr & !(abi::LINE_SIZE - 1);
+                    if failed.is_none() {
+                        looked += 1;
+                        failed = self.take(line, mode, &mut hint, &mut stage).err();
+                    } else {
+                        self.left.push(line);
+                    }
+                });
+            }
+            if scan && failed.is_none() {
+                looked += self.scan_shadow(mode, &mut stage)?;
+            } else if scan {
+                SCAN_SHADOW.store(true, Ordering::Release);
+            }
+            if let Some(e) = failed {
+                return Err(e);
+            }
+            if !self.more {
+                break;
+            }
         }
         if listed_before > 0 {
             looked += self.recheck(listed_before, forget, mode, &mut stage)?;
@@ -269,6 +332,11 @@ impl Gather {
             return Ok(());
         };
         shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);
+        match deferred(line, true) {
+            Deferred::No => {}
+            Deferred::Untouched => return Ok(()),
+            Deferred::Taken => self.more = true,
+        }
         if mode.threads {
             let e = &mut self.extents[extent];
             let flag = &mut e.recheck.get_mut()[((line - e.base) / abi::LINE_SIZE) as usize];
@@ -296,7 +364,8 @@ impl Gather {
             let Some(extent) = self.find(line, &mut hint) else {
                 continue;
             };
-            if self.flag(extent, line) != Flag::Fresh as u8 {
+            // A line that a roll-back has deferred again has no store that was not taken back.
+            if self.flag(extent, line) != Flag::Fresh as u8 && !is_deferred(line) {
                 looked += 1;
                 examine(&mut self.extents, extent, line, mode, stage)?;
             }

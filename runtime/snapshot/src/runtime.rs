@@ -10,6 +10,7 @@ mod puddles;
 mod tx;
 mod windows;
 
+pub use crate::commit::{Deferred, deferring, on_deferred};
 pub use files::{
     is_mapped_file, length, map_file, recover_if_needed, resize, set_file_len, unmap_file,
 };

@@ -2,6 +2,7 @@
 //! locks. What is above this crate contains no system calls for persistence and no intrinsics.
 //!
 //! This crate knows nothing of journals, commits or heaps.
+mod aside;
 pub mod cpu;
 pub mod cxl_emul;
 mod fault;
@@ -17,6 +18,7 @@ mod signal;
 pub mod touch;
 mod words;
 
+pub use aside::{Aside, ReadOnlyAside};
 pub use file::{FileMedia, create_like, reserve_space, sync_parent_dir};
 pub use mapped::{Backing, HomeView, JournalMedia, MappedMedia, RESERVE_CHUNK, probe_backing};
 pub use media::Media;

@@ -115,6 +115,16 @@ pub unsafe fn mremap(addr: u64, old: u64, new: u64, flags: i32, to: u64) -> io::
     cvt(unsafe { libc::syscall(libc::SYS_mremap, addr, old, new, flags, to) })
 }
 
+/// The `pread64` system call, to an address.
+///
+/// # Safety
+///
+/// `len` bytes from `to` on are the caller's to be overwritten.
+pub unsafe fn pread(fd: RawFd, to: u64, len: u64, off: u64) -> io::Result<u64> {
+    // SAFETY: the caller owns what is written.
+    cvt(unsafe { libc::syscall(libc::SYS_pread64, fd, to, len, off) })
+}
+
 /// The `ftruncate` system call.
 pub fn ftruncate(fd: RawFd, len: i64) -> io::Result<()> {
     // SAFETY: ftruncate takes no pointers.

@@ -72,6 +72,15 @@ impl WordMap {
         unsafe { std::slice::from_raw_parts(self.addr as *const AtomicU64, count) }
     }
 
+    /// Maps the pages of a part at once, if the kernel can (Linux 5.14): else each few fault when they are read.
+    pub fn populate(&self, from: u64, len: u64) {
+        const MADV_POPULATE_READ: i32 = 22;
+        if from.checked_add(len).is_some_and(|end| end <= self.len) {
+            // SAFETY: inside our own mapping; the advice changes nothing.
+            let _ = unsafe { mem::madvise(self.addr + from, len, MADV_POPULATE_READ) };
+        }
+    }
+
     /// Makes all changes durable: msync and fsync of what is mapped [`WordMode::Shared`].
     pub fn sync(&self) -> io::Result<()> {
         match self.mode {

@@ -115,6 +115,13 @@ impl PageDesc {
         ))
     }
 
+    /// Whether the bits may describe objects of type 0, memory without type. Cheaper than to decode all; bits that describe
+    /// nothing may count, too.
+    #[inline(always)]
+    pub const fn may_be_untyped(bits: u32) -> bool {
+        bits >> TYPE_SHIFT == 0 && matches!(bits & KIND_MASK, SLAB | PAGE | RUN)
+    }
+
     /// What the bits mean; `None` when nothing that this module writes has them.
     #[inline(always)]
     pub const fn decode(bits: u32) -> Option<PageDesc> {

@@ -34,5 +34,5 @@ pub use plan::{Plan, Plans, Run, Window};
 pub use reach::reach;
 pub use rewrite::{Binding, Refused, Rewrite, RewriteError, RewriteReport};
 pub use scan::{Finding, PoolRanges, Untyped, scan_external, scan_untyped};
-pub use translate::{MAX_RANGES, Move, Redirects, Translate, Translation, TranslationError};
+pub use translate::{Hint, MAX_RANGES, Move, Redirects, Translate, Translation, TranslationError};
 pub use verify::{Fault, Problem, VerifyOptions, VerifyReport, verify};

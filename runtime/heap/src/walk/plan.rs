@@ -85,6 +85,11 @@ impl Plan {
         self.pointers.is_empty() && self.bound.is_empty()
     }
 
+    /// Whether there are pointers to data.
+    pub fn has_pointers(&self) -> bool {
+        !self.pointers.is_empty()
+    }
+
     /// Whether there are functions or vtables.
     pub fn is_bound(&self) -> bool {
         !self.bound.is_empty()

@@ -2,7 +2,7 @@
 //! through the graph, so that chunks can be done in any order, by any thread, or when they are first touched.
 
 use super::plan::{Plan, Plans, Run, Window};
-use super::translate::{Redirects, Translate};
+use super::translate::{Hint, Redirects, Translate};
 use crate::{Object, ObjectSpace};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -163,6 +163,7 @@ impl<T: Translate> Rewrite<'_, T> {
             target,
             lines,
             last: u64::MAX,
+            hint: Hint::default(),
         };
         let mut report = RewriteReport::default();
         space.for_each_overlapping(chunk, &mut |object| {
@@ -278,6 +279,7 @@ struct Words<'a> {
     target: &'a [AtomicU64],
     lines: &'a mut dyn FnMut(u64),
     last: u64,
+    hint: Hint,
 }
 
 impl Words<'_> {
@@ -288,7 +290,7 @@ impl Words<'_> {
             return false;
         };
         let value = cell.load(Ordering::Relaxed);
-        let new = pointers.translate(value);
+        let new = pointers.translate_near(value, &mut self.hint);
         if new == value {
             return false;
         }

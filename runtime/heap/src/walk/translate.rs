@@ -10,6 +10,21 @@ pub const MAX_RANGES: usize = vernal_abi::puddle::MAX_PUDDLES;
 pub trait Translate {
     /// The new value of a pointer; the same for one that does not move.
     fn translate(&self, value: u64) -> u64;
+
+    /// The same, with what is known from the last pointers: most lead to where the one before them leads. A hint belongs to one
+    /// translation.
+    #[inline(always)]
+    fn translate_near(&self, value: u64, _hint: &mut Hint) -> u64 {
+        self.translate(value)
+    }
+}
+
+/// The range that a pointer was found in: first value that means it, bytes from there, and how far it moves.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hint {
+    from: u64,
+    len: u64,
+    delta: u64,
 }
 
 /// One range that moves.
@@ -154,6 +169,26 @@ impl Translation {
         })
     }
 
+    /// The entry that a value belongs to, if it belongs to any.
+    #[inline(always)]
+    fn search(&self, value: u64) -> &Entry {
+        let mut at = 0;
+        let mut step = self.step;
+        // Without branches on the data: pointers of a graph hit the ranges in no order.
+        while step > 0 {
+            let next = (at + step) % MAX_RANGES;
+            at = select_unpredictable(self.entries[next].from <= value, next, at);
+            step /= 2;
+        }
+        &self.entries[at % MAX_RANGES]
+    }
+
+    /// Whether the value is far from all ranges: null, and most of what is no pointer of this pool.
+    #[inline(always)]
+    fn is_outside(&self, value: u64) -> bool {
+        self.count == 0 || value.wrapping_sub(self.low) > self.span
+    }
+
     /// Whether nothing moves.
     pub fn is_identity(&self) -> bool {
         self.moves().all(|m| m.old == m.new)
@@ -163,21 +198,33 @@ impl Translation {
 impl Translate for Translation {
     #[inline(always)]
     fn translate(&self, value: u64) -> u64 {
-        // Null, and most of what is no pointer of this pool, ends here.
-        if self.count == 0 || value.wrapping_sub(self.low) > self.span {
+        if self.is_outside(value) {
             return value;
         }
-        let mut at = 0;
-        let mut step = self.step;
-        // Without branches on the data: pointers of a graph hit the ranges in no order.
-        while step > 0 {
-            let next = (at + step) % MAX_RANGES;
-            at = select_unpredictable(self.entries[next].from <= value, next, at);
-            step /= 2;
-        }
-        let e = &self.entries[at % MAX_RANGES];
+        let e = self.search(value);
         let inside = value.wrapping_sub(e.start) <= e.len;
         value.wrapping_add(select_unpredictable(inside, e.delta, 0))
+    }
+
+    #[inline(always)]
+    fn translate_near(&self, value: u64, hint: &mut Hint) -> u64 {
+        // An empty hint holds only 0, which moves nowhere.
+        if value.wrapping_sub(hint.from) <= hint.len {
+            return value.wrapping_add(hint.delta);
+        }
+        if self.is_outside(value) {
+            return value;
+        }
+        let e = self.search(value);
+        if value.wrapping_sub(e.start) > e.len {
+            return value;
+        }
+        *hint = Hint {
+            from: e.from,
+            len: e.len - (e.from - e.start),
+            delta: e.delta,
+        };
+        value.wrapping_add(e.delta)
     }
 }
 

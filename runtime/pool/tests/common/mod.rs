@@ -136,3 +136,24 @@ pub fn assert_sound(pool: &Pool) {
     let report = pool.check();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
 }
+
+/// Gives the puddles of a pool homes that are old addresses of others, or overlap their own: a pointer that is rewritten twice,
+/// or not at all, then leads somewhere else, instead of nowhere.
+pub fn shuffle(path: &std::path::Path) {
+    let mut dir = vernal_pool::dir::PoolDir::open(path).expect("a pool");
+    let (_, slots) = vernal_pool::archive::peek(path).expect("a pool page");
+    let mut next: Vec<(u64, u64)> = slots.iter().map(|s| (s.size, s.current)).collect();
+    let alone = |size: u64| slots.iter().filter(|s| s.size == size).count() == 1;
+    dir.assign_addresses(|size| {
+        // The last of its size first: two of a size swap.
+        let at = next.iter().rposition(|(s, _)| *s == size).expect("a size");
+        let (_, addr) = next.remove(at);
+        Ok(match alone(size) {
+            // Up or down: further moves stay near, and in the embedded half of the space.
+            true if addr.is_multiple_of(size.max(4 << 20)) => addr + (2 << 20),
+            true => addr - (2 << 20),
+            false => addr,
+        })
+    })
+    .expect("new homes");
+}

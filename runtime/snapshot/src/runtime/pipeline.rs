@@ -33,8 +33,9 @@ use vernal_sys::os;
 use vernal_sys::pages::PageTracker;
 use vernal_sys::{create_like, probe_backing, sync_parent_dir};
 
-/// Log bytes of a new journal on byte-addressable media.
-const MAPPED_LOG: u64 = 4 << 20;
+/// Log bytes of a new journal on byte-addressable media: small, because its pages are made before the first commit, which opening
+/// a pool that has moved waits for.
+const MAPPED_LOG: u64 = 1 << 20;
 /// Log bytes up to which it grows: the longer between checkpoints, the more updates of a line are written back as one.
 const MAPPED_LOG_MAX: u64 = 32 << 20;
 /// Log bytes of a new journal on a block device: small, because its blocks are written once before the first commit.
