@@ -14,6 +14,7 @@ mod identity;
 mod image;
 mod place;
 mod read;
+mod search;
 mod sums;
 mod write;
 
@@ -22,12 +23,13 @@ pub use error::ArchiveFailure;
 pub use export::{Destination, ExportOptions, Exported, export};
 pub use extents::extents_of;
 pub use identity::{Identities, identity_ranges, set_identities};
-pub use image::{Dangling, ImageMemory, PoolImage, ROOT_FILE, member_file, peek};
+pub use image::{ImageMemory, PoolImage, ROOT_FILE, member_file, peek};
 pub use place::{Source, clone, copy_into, import, sweep};
 pub use read::{
     Arrived, ReadOptions, Staging, Target, read_directory, read_head, read_stream, remove_taken,
 };
-pub use write::{MANIFEST_FILE, Written, puddle_file, write_directory, write_stream};
+pub use search::Dangling;
+pub use write::{Look, MANIFEST_FILE, Written, puddle_file, write_directory, write_stream};
 
-/// Told how many more bytes are done. Called from one thread, now and then.
+/// Told how many more bytes are done, now and then, by several threads.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);

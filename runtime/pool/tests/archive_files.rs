@@ -16,6 +16,7 @@ use vernal_pool::archive::{
 };
 
 const QUIET: &(dyn Fn(u64) + Sync) = &|_| ();
+const NO_LOOK: vernal_pool::archive::Look<'static> = &|_| ();
 
 /// Two puddles of 2 and 4 MiB: some pages with bytes, a few long holes, a chunk without anything.
 fn sample(dir: &Path) -> (Manifest, Vec<File>) {
@@ -114,7 +115,16 @@ fn archived(dir: &Path) -> (Vec<File>, PathBuf, Vec<u8>) {
     let (manifest, files) = sample(dir);
     let path = dir.join("a.archive");
     let out = File::create_new(&path).unwrap();
-    let written = write_stream(manifest, &refs(&files), &out, "a", || Ok(()), QUIET).unwrap();
+    let written = write_stream(
+        manifest,
+        &refs(&files),
+        &out,
+        "a",
+        NO_LOOK,
+        || Ok(()),
+        QUIET,
+    )
+    .unwrap();
     let bytes = std::fs::read(&path).unwrap();
     assert_eq!(bytes.len() as u64, written.bytes);
     (files, path, bytes)
@@ -145,7 +155,16 @@ fn through_a_pipe_and_the_bytes_are_those_of_a_file() {
         let (manifest, files) = (manifest.clone(), &files);
         scope.spawn(move || {
             let out = File::from(std::os::fd::OwnedFd::from(to));
-            write_stream(manifest, &refs(files), &out, "pipe", || Ok(()), QUIET).unwrap();
+            write_stream(
+                manifest,
+                &refs(files),
+                &out,
+                "pipe",
+                NO_LOOK,
+                || Ok(()),
+                QUIET,
+            )
+            .unwrap();
         });
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes).unwrap();
@@ -153,7 +172,16 @@ fn through_a_pipe_and_the_bytes_are_those_of_a_file() {
     });
     let path = dir.path().join("b.archive");
     let out = File::create_new(&path).unwrap();
-    write_stream(manifest, &refs(&files), &out, "b", || Ok(()), QUIET).unwrap();
+    write_stream(
+        manifest,
+        &refs(&files),
+        &out,
+        "b",
+        NO_LOOK,
+        || Ok(()),
+        QUIET,
+    )
+    .unwrap();
     assert!(bytes == std::fs::read(&path).unwrap());
 
     let (from, mut to) = std::io::pipe().unwrap();
@@ -269,7 +297,7 @@ fn a_directory_can_be_copied_and_taken_over() {
     let dir = tempfile::tempdir().unwrap();
     let (manifest, files) = sample(dir.path());
     let from = staging(dir.path(), "archive");
-    write_directory(manifest, &refs(&files), &from, || Ok(()), QUIET).unwrap();
+    write_directory(manifest, &refs(&files), &from, NO_LOOK, || Ok(()), QUIET).unwrap();
     let copied = staging(dir.path(), "copied");
     same(
         &files,
@@ -297,7 +325,7 @@ fn an_interrupted_move_leaves_the_archive_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let (manifest, files) = sample(dir.path());
     let from = staging(dir.path(), "archive");
-    write_directory(manifest, &refs(&files), &from, || Ok(()), QUIET).unwrap();
+    write_directory(manifest, &refs(&files), &from, NO_LOOK, || Ok(()), QUIET).unwrap();
     let taken = staging(dir.path(), "taken");
     let arrived = read_directory(
         &from,
@@ -324,7 +352,7 @@ fn links_and_wrong_lengths_in_a_directory_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (manifest, files) = sample(dir.path());
     let from = staging(dir.path(), "archive");
-    write_directory(manifest, &refs(&files), &from, || Ok(()), QUIET).unwrap();
+    write_directory(manifest, &refs(&files), &from, NO_LOOK, || Ok(()), QUIET).unwrap();
     let staged = staging(dir.path(), "to");
     let victim = puddle_file(&from, 1);
     let read = |take| read_directory(&from, &mut Staging(&staged), ReadOptions { take }, QUIET);

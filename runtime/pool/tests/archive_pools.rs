@@ -15,6 +15,7 @@ use vernal_pool::archive::{
 };
 
 const QUIET: &(dyn Fn(u64) + Sync) = &|_| ();
+const NO_LOOK: vernal_pool::archive::Look<'static> = &|_| ();
 const NODES: u64 = 20_000;
 /// Nodes of the archive that is kept.
 const GOLDEN_NODES: u64 = 50;
@@ -147,6 +148,7 @@ fn export(pool: &Path, to: &Path) {
         &image.files(),
         &out,
         "a",
+        NO_LOOK,
         || Ok(()),
         QUIET,
     )
@@ -200,7 +202,15 @@ fn a_directory_is_moved_in() {
     make(&first, 0);
     std::fs::create_dir(&archive).unwrap();
     let image = PoolImage::open(&first).unwrap();
-    write_directory(image.manifest(), &image.files(), &archive, || Ok(()), QUIET).unwrap();
+    write_directory(
+        image.manifest(),
+        &image.files(),
+        &archive,
+        NO_LOOK,
+        || Ok(()),
+        QUIET,
+    )
+    .unwrap();
     drop(image);
     let second = dir.path().join("second");
     import(
@@ -224,7 +234,7 @@ fn a_failed_move_leaves_the_archive() {
     // The manifest names another pool than the pages do.
     let mut forged = image.manifest();
     forged.pool = Uuid([9; 16]);
-    write_directory(forged, &image.files(), &archive, || Ok(()), QUIET).unwrap();
+    write_directory(forged, &image.files(), &archive, NO_LOOK, || Ok(()), QUIET).unwrap();
     drop(image);
     let second = dir.path().join("second");
     let error = import(

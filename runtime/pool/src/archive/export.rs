@@ -1,10 +1,12 @@
-//! Export of a whole pool: the copy, the checksums and the search for pointers out of the pool at the same time.
+//! Export of a whole pool: the copy, the checksums and the search for pointers out of the pool in one pass.
 
-use super::image::{Dangling, PoolImage};
+use super::image::PoolImage;
+use super::search::{Dangling, Search};
 use super::write::{Written, write_directory, write_stream};
 use super::{ArchiveFailure, Progress};
 use std::fs::File;
 use std::path::Path;
+use vernal_format::archive::StoredChunk;
 
 /// Where an archive goes.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +26,6 @@ pub struct ExportOptions {
     pub allow_untyped: bool,
     /// How many of them are named.
     pub list: usize,
-    /// Threads that look for them.
-    pub jobs: usize,
 }
 
 /// What an export gave.
@@ -39,51 +39,42 @@ pub struct Exported {
     pub dangling: Vec<Dangling>,
 }
 
-/// Writes the archive of `image`. When pointers that lead out of the pool are not allowed and there are some, the archive
-/// never gets its trailer, so that no import takes what has gone through a pipe already.
+/// Writes the archive of `image`. Each chunk is searched as soon as it has been read, so that its bytes come from memory once. When
+/// pointers that lead out of the pool are not allowed and there are some, the archive never gets its trailer, so that no import takes
+/// what has gone through a pipe already.
 pub fn export(
     image: &PoolImage,
     to: Destination<'_>,
     options: ExportOptions,
     progress: Progress<'_>,
 ) -> Result<Exported, ArchiveFailure> {
-    std::thread::scope(|scope| {
-        let search = scope.spawn(|| {
-            let refused = match options.allow_untyped {
-                true => Ok(()),
-                false => image.refuse_untyped(options.list, options.jobs),
-            };
-            refused.map(|()| image.dangling(options.list, options.jobs))
-        });
-        let mut found = (0, Vec::new());
-        let finish = || {
-            found = search.join().map_err(|_| ArchiveFailure::Damaged {
+    let search = Search::new(image, options.list, !options.allow_untyped);
+    let look = |chunk: &StoredChunk| search.look(chunk.puddle, chunk.chunk);
+    let mut found = (0, Vec::new());
+    let finish = || {
+        found = search.found()?;
+        match found.0 {
+            0 => Ok(()),
+            _ if options.allow_dangling => Ok(()),
+            count => Err(ArchiveFailure::Dangling {
                 name: image.name().to_owned(),
-                why: "the search for pointers out of it has panicked".to_owned(),
-            })??;
-            match found.0 {
-                0 => Ok(()),
-                _ if options.allow_dangling => Ok(()),
-                count => Err(ArchiveFailure::Dangling {
-                    name: image.name().to_owned(),
-                    count,
-                    list: std::mem::take(&mut found.1),
-                }),
-            }
-        };
-        let (manifest, files) = (image.manifest(), image.files());
-        let written = match to {
-            Destination::Stream(out, name) => {
-                write_stream(manifest, &files, out, name, finish, progress)
-            }
-            Destination::Directory(path) => {
-                write_directory(manifest, &files, path, finish, progress)
-            }
-        }?;
-        Ok(Exported {
-            written,
-            dangling_count: found.0,
-            dangling: found.1,
-        })
+                count,
+                list: std::mem::take(&mut found.1),
+            }),
+        }
+    };
+    let (manifest, files) = (image.manifest(), image.files());
+    let written = match to {
+        Destination::Stream(out, name) => {
+            write_stream(manifest, &files, out, name, &look, finish, progress)
+        }
+        Destination::Directory(path) => {
+            write_directory(manifest, &files, path, &look, finish, progress)
+        }
+    }?;
+    Ok(Exported {
+        written,
+        dangling_count: found.0,
+        dangling: found.1,
     })
 }

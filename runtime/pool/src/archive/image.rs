@@ -5,8 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU64;
 use vernal_abi::puddle::{CHUNK_HEADER, CHUNK_SIZE, MAX_PUDDLES};
 use vernal_format::Uuid;
 use vernal_format::archive::{ArchivedPuddle, ArchivedType, MAX_LABEL, Manifest, PoolMode};
@@ -14,9 +13,7 @@ use vernal_format::puddle::{
     DIRECTORY_ENTRY_WORDS, DirectorySlot, PUDDLE_HEADER_OFFSET, PUDDLE_HEADER_WORDS, PUDDLE_ROOT,
     PoolHead, PuddleHeader,
 };
-use vernal_heap::walk::{
-    Finding, Move, Plans, PoolRanges, Rewrite, Translation, Untyped, scan_external, scan_untyped,
-};
+use vernal_heap::walk::{Move, Plans, Rewrite, Translation};
 use vernal_heap::{DirectoryEntry, Heap, HeapError, Mapped, ObjectSpace, PoolMemory, TYPE_FIRST};
 use vernal_snapshot::Owned;
 use vernal_sys::{WordMap, WordMode};
@@ -60,20 +57,6 @@ pub struct PoolImage {
     paths: Vec<PathBuf>,
     /// Keeps writers away.
     _locks: Vec<Owned>,
-}
-
-/// Told of each thing that a scan finds; asks what it is only of those that are listed.
-type Found<'a, T> = &'a mut dyn FnMut(&dyn Fn() -> T);
-
-/// A pointer that leads out of a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dangling {
-    /// `type.field`.
-    pub field: String,
-    /// The object that holds it.
-    pub object: u64,
-    /// Where it leads.
-    pub target: u64,
 }
 
 impl PoolImage {
@@ -314,85 +297,14 @@ impl PoolImage {
         }
     }
 
-    /// Words of memory without type that are addresses of objects of the pool: nobody can rewrite them in a copy. Chunks by
-    /// `jobs` threads; all are counted, the first `list` are named.
-    pub fn untyped(&self, list: usize, jobs: usize) -> (u64, Vec<Untyped>) {
-        let ranges = PoolRanges::of(&self.heap);
-        let here = |value: u64| ranges.contains(value).then_some(value);
-        let scan = |chunk, f: Found<'_, Untyped>| {
-            scan_untyped(&self.heap, chunk, &here, &mut |found| {
-                f(&|| found);
-                true
-            });
-        };
-        let (count, mut found) = self.by_chunk(list, jobs, &scan);
-        found.sort_by_key(|untyped| untyped.addr);
-        (count, found)
-    }
-
-    /// Refuses a pool whose copy would crash at other addresses.
-    pub fn refuse_untyped(&self, list: usize, jobs: usize) -> Result<(), ArchiveFailure> {
-        match self.untyped(list, jobs) {
-            (0, _) => Ok(()),
-            (count, list) => Err(ArchiveFailure::Untyped {
-                name: self.name.clone(),
-                count,
-                list,
-            }),
+    /// Makes the words of chunk `chunk` of puddle `puddle` readable without a fault for each few pages.
+    pub(super) fn prepare_chunk(&self, puddle: usize, chunk: u64) {
+        if let Some(entry) = self.directory.get(puddle)
+            && let Some((_, map)) =
+                (self.heap.memory().areas.iter()).find(|(base, _)| *base == entry.current)
+        {
+            map.populate(chunk * CHUNK_SIZE, CHUNK_SIZE);
         }
-    }
-
-    /// Pointers to data that lead out of the pool, chunks by `jobs` threads: all are counted, the first `list` are named.
-    pub fn dangling(&self, list: usize, jobs: usize) -> (u64, Vec<Dangling>) {
-        let plans = Plans::of(&self.heap);
-        let ranges = PoolRanges::of(&self.heap);
-        let scan = |chunk, f: Found<'_, Dangling>| {
-            let mut look = |finding: Finding| {
-                f(&|| Dangling {
-                    field: finding.name(&self.heap),
-                    object: finding.object.addr,
-                    target: finding.value,
-                });
-                true
-            };
-            scan_external(&self.heap, &plans, &ranges, chunk, false, &mut look);
-        };
-        let (count, mut found) = self.by_chunk(list, jobs, &scan);
-        found.sort_by_key(|dangling| (dangling.object, dangling.target));
-        (count, found)
-    }
-
-    /// Runs `scan` on every chunk, on `jobs` threads: what it finds is counted, and the first `list` are kept.
-    fn by_chunk<T: Send>(
-        &self,
-        list: usize,
-        jobs: usize,
-        scan: &(dyn Fn(usize, Found<'_, T>) + Sync),
-    ) -> (u64, Vec<T>) {
-        let (next, count) = (AtomicUsize::new(0), AtomicU64::new(0));
-        let found = Mutex::new(Vec::new());
-        let work = || {
-            loop {
-                let chunk = next.fetch_add(1, Ordering::Relaxed);
-                if chunk >= self.heap.chunk_count() {
-                    return;
-                }
-                scan(chunk, &mut |one| {
-                    if count.fetch_add(1, Ordering::Relaxed) < list as u64 {
-                        found.lock().unwrap_or_else(|e| e.into_inner()).push(one());
-                    }
-                });
-            }
-        };
-        let threads = jobs.min(self.heap.chunk_count());
-        std::thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(work);
-            }
-            work();
-        });
-        let found = found.into_inner().unwrap_or_else(|e| e.into_inner());
-        (count.into_inner(), found)
     }
 }
 

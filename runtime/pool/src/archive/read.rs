@@ -2,7 +2,8 @@
 
 use super::before::{BEFORE_FILE, restore_before};
 use super::copy::Copier;
-use super::sums::{Piece, beside, chunk_pieces, compare};
+use super::sums::{Each, Part, Piece, beside, chunk_pieces, compare};
+use super::write::{one_pass, shares_blocks};
 use super::{ArchiveFailure, MANIFEST_FILE, Progress, puddle_file};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -190,7 +191,24 @@ fn from_file(
     progress: Progress<'_>,
 ) -> io::Result<Vec<u64>> {
     let chunks = chunk_pieces(manifest, |_, _, stored| (0, data + stored));
-    beside(&[from], &chunks, || {
+    if files.first().is_some_and(|(_, file)| !shares_blocks(file)) {
+        // The same pieces, where they belong in the puddles, by where they are in the archive: both are in this order.
+        let places = chunk_pieces(manifest, |puddle, offset, _| (puddle, offset));
+        let sources = chunks.iter().flat_map(|(_, pieces)| pieces);
+        let targets = places.iter().flat_map(|(_, pieces)| pieces);
+        let map: Vec<(u64, Piece)> = sources.map(|p| p.at).zip(targets.copied()).collect();
+        let write = |part: &Part<'_>| {
+            let after = map.partition_point(|(at, _)| *at <= part.from.1);
+            let place = after.checked_sub(1).and_then(|at| map.get(at));
+            let (start, piece) = place.ok_or(io::ErrorKind::NotFound)?;
+            let (_, file) = files.get(piece.file).ok_or(io::ErrorKind::NotFound)?;
+            file.write_all_at(part.bytes, piece.at + (part.from.1 - start))?;
+            progress(part.bytes.len() as u64);
+            Ok(())
+        };
+        return one_pass(&[from], &chunks, &write, &|_| ());
+    }
+    beside(&[from], &chunks, Each::default(), || {
         let copier = Copier::new(progress);
         let mut at = data;
         for (puddle, (_, file)) in manifest.puddles.iter().zip(files) {
@@ -309,7 +327,7 @@ pub fn read_directory(
     let files = target.files(&manifest)?;
     let chunks = chunk_pieces(&manifest, |puddle, offset, _| (puddle, offset));
     let open: Vec<&File> = sources.iter().map(|(_, file)| file).collect();
-    let sums = beside(&open, &chunks, || {
+    let sums = beside(&open, &chunks, Each::default(), || {
         let copier = Copier::new(progress);
         for ((puddle, from), (_, to)) in manifest.puddles.iter().zip(&open).zip(&files) {
             for extent in &puddle.extents {

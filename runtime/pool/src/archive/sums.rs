@@ -1,4 +1,5 @@
-//! The checksums of chunks, computed beside the copying by other threads.
+//! One pass over the chunks of an archive, by several threads: each chunk is read once, and summed, written and looked at while it
+//! is in the cache of the CPU. Where the kernel shares blocks instead of copying them, it does so beside this.
 
 use std::fs::File;
 use std::io;
@@ -63,10 +64,32 @@ pub(super) fn chunk_pieces(
     pieces
 }
 
+/// A part of a chunk that has been read.
+pub(super) struct Part<'a> {
+    /// Which chunk, in the order of the trailer.
+    pub(super) index: usize,
+    /// Where it comes from: file, and offset there.
+    pub(super) from: (usize, u64),
+    /// Stored bytes of the chunk before it.
+    pub(super) before: u64,
+    /// The bytes.
+    pub(super) bytes: &'a [u8],
+}
+
+/// What else is done with chunks, by several threads at the same time.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Each<'a> {
+    /// Gets every part of every chunk.
+    pub(super) write: Option<&'a (dyn Fn(&Part<'_>) -> io::Result<()> + Sync)>,
+    /// Gets every chunk whose bytes have been read.
+    pub(super) look: Option<&'a (dyn Fn(&StoredChunk) + Sync)>,
+}
+
 /// Sums being computed by worker threads.
 pub(super) struct Summer<'a> {
     files: &'a [&'a File],
     chunks: &'a [(StoredChunk, Vec<Piece>)],
+    each: Each<'a>,
     next: AtomicUsize,
     sums: Mutex<Vec<u64>>,
     stop: AtomicBool,
@@ -76,10 +99,12 @@ impl<'a> Summer<'a> {
     pub(super) fn new(
         files: &'a [&'a File],
         chunks: &'a [(StoredChunk, Vec<Piece>)],
+        each: Each<'a>,
     ) -> Summer<'a> {
         Summer {
             files,
             chunks,
+            each,
             next: AtomicUsize::new(0),
             sums: Mutex::new(vec![0; chunks.len()]),
             stop: AtomicBool::new(false),
@@ -91,10 +116,15 @@ impl<'a> Summer<'a> {
         let mut buffer = vec![0; PIECE];
         while !self.stop.load(Ordering::Relaxed) {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some((_, pieces)) = self.chunks.get(index) else {
+            let Some((chunk, pieces)) = self.chunks.get(index) else {
                 return Ok(());
             };
-            let sum = self.sum(pieces, &mut buffer)?;
+            let sum = self
+                .sum(index, pieces, &mut buffer)
+                .inspect_err(|_| self.stop())?;
+            if let Some(look) = self.each.look {
+                look(chunk);
+            }
             let mut sums = self.sums.lock().unwrap_or_else(|e| e.into_inner());
             if let Some(slot) = sums.get_mut(index) {
                 *slot = sum;
@@ -103,8 +133,9 @@ impl<'a> Summer<'a> {
         Ok(())
     }
 
-    fn sum(&self, pieces: &[Piece], buffer: &mut [u8]) -> io::Result<u64> {
+    fn sum(&self, index: usize, pieces: &[Piece], buffer: &mut [u8]) -> io::Result<u64> {
         let mut state = chunk_sum();
+        let mut before = 0;
         for piece in pieces {
             let file = self.files.get(piece.file).ok_or(io::ErrorKind::NotFound)?;
             let mut done = 0;
@@ -113,7 +144,16 @@ impl<'a> Summer<'a> {
                 let part = buffer.get_mut(..want).ok_or(io::ErrorKind::UnexpectedEof)?;
                 file.read_exact_at(part, piece.at + done)?;
                 state.update(part);
+                if let Some(write) = self.each.write {
+                    write(&Part {
+                        index,
+                        from: (piece.file, piece.at + done),
+                        before,
+                        bytes: part,
+                    })?;
+                }
                 done += want as u64;
+                before += want as u64;
             }
         }
         Ok(state.digest())
@@ -129,13 +169,14 @@ impl<'a> Summer<'a> {
     }
 }
 
-/// Runs `copy` on this thread while the checksums of `chunks` are computed on others, then helps with what is left of them.
+/// Runs `copy` on this thread while the pass over `chunks` runs on others, then helps with what is left of it.
 pub(super) fn beside(
     files: &[&File],
     chunks: &[(StoredChunk, Vec<Piece>)],
+    each: Each<'_>,
     copy: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<Vec<u64>> {
-    let summer = Summer::new(files, chunks);
+    let summer = Summer::new(files, chunks, each);
     let helpers = std::thread::available_parallelism()
         .map_or(1, |n| n.get() - 1)
         .clamp(1, 4);

@@ -1,7 +1,7 @@
 //! Writing archives.
 
 use super::copy::Copier;
-use super::sums::{PIECE, Piece, beside, chunk_pieces};
+use super::sums::{Each, Part, Piece, beside, chunk_pieces};
 use super::{ArchiveFailure, Progress, extents_of};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -19,6 +19,9 @@ pub const MANIFEST_FILE: &str = "archive.vernal-archive";
 const BUFFER: usize = 1 << 20;
 /// Buffers between the reading and the writing thread.
 const BUFFERS: usize = 4;
+
+/// Told of each stored chunk whose bytes have been read, by several threads.
+pub type Look<'a> = &'a (dyn Fn(&StoredChunk) + Sync);
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,15 +80,17 @@ fn trailer(manifest: &Manifest, sums: Vec<u64>) -> Vec<u8> {
 /// Writes an archive in one piece to `out`, named `name` in messages. `files` are the puddles' files in the order of the
 /// manifest, whose extents are filled in here. Nobody may write to them meanwhile.
 ///
-/// `finish` is called when only the trailer is missing: if it fails, the archive stays without one.
+/// `look` is called for each chunk that is stored, as soon as its bytes have been read, by several threads. `finish` is called when
+/// only the trailer is missing: if it fails, the archive stays without one.
 ///
-/// Into a regular file the kernel copies (or shares) the bytes while other threads compute the checksums; into a pipe or
-/// a socket they go through buffers.
+/// Into a regular file several threads read, sum and write, or the kernel shares blocks where the file system can; into a pipe
+/// or a socket bytes go through buffers.
 pub fn write_stream(
     mut manifest: Manifest,
     files: &[&File],
     out: &File,
     name: &str,
+    look: Look<'_>,
     finish: impl FnOnce() -> Result<(), ArchiveFailure>,
     progress: Progress<'_>,
 ) -> Result<Written, ArchiveFailure> {
@@ -101,10 +106,10 @@ pub fn write_stream(
     let seekable = regular && at_start() && !appends(out);
     let sums = if seekable {
         out.write_all_at(&head, 0).map_err(io)?;
-        to_file(&manifest, files, out, head.len() as u64, progress)
+        to_file(&manifest, files, out, head.len() as u64, look, progress)
     } else {
         (&*out).write_all(&head).map_err(io)?;
-        to_pipe(&manifest, files, out, progress)
+        to_pipe(&manifest, files, out, look, progress)
     };
     let end = trailer(&manifest, sums.map_err(io)?);
     finish()?;
@@ -131,13 +136,32 @@ fn to_file(
     files: &[&File],
     out: &File,
     start: u64,
+    look: Look<'_>,
     progress: Progress<'_>,
 ) -> io::Result<Vec<u64>> {
     let chunks = chunk_pieces(manifest, |puddle, offset, _| (puddle, offset));
     if !shares_blocks(out) {
-        return in_one_pass(files, &chunks, out, start, progress);
+        let starts: Vec<u64> = chunks
+            .iter()
+            .scan(start, |at, (chunk, _)| {
+                let this = *at;
+                *at += chunk.bytes;
+                Some(this)
+            })
+            .collect();
+        let write = |part: &Part<'_>| {
+            let to = starts.get(part.index).copied().unwrap_or_default() + part.before;
+            out.write_all_at(part.bytes, to)?;
+            progress(part.bytes.len() as u64);
+            Ok(())
+        };
+        return one_pass(files, &chunks, &write, look);
     }
-    beside(files, &chunks, || {
+    let each = Each {
+        look: Some(look),
+        ..Each::default()
+    };
+    beside(files, &chunks, each, || {
         let copier = Copier::new(progress);
         let mut to = start;
         for (puddle, file) in manifest.puddles.iter().zip(files) {
@@ -152,43 +176,25 @@ fn to_file(
 
 /// Whether the file system of `file` may share blocks between files, or copy them where they are: all but those that are known
 /// to do neither.
-fn shares_blocks(file: &File) -> bool {
+pub(super) fn shares_blocks(file: &File) -> bool {
     const TMPFS: u64 = 0x0102_1994;
     const EXT: u64 = 0xef53;
     !rustix::fs::fstatfs(file).is_ok_and(|s| [TMPFS, EXT].contains(&(s.f_type as u64)))
 }
 
-/// Reads, sums and writes while the bytes are in the cache: where a copy in the kernel is a copy all the same, a second thread
-/// that fetches them again for the sums costs more than it gains, above all when the machine has other work.
-fn in_one_pass(
+/// Reads, sums, writes and looks while the bytes are in the cache: where a copy in the kernel is a copy all the same, fetching them
+/// again for the sums costs more than it gains.
+pub(super) fn one_pass(
     files: &[&File],
     chunks: &[(StoredChunk, Vec<Piece>)],
-    out: &File,
-    start: u64,
-    progress: Progress<'_>,
+    write: &(dyn Fn(&Part<'_>) -> io::Result<()> + Sync),
+    look: Look<'_>,
 ) -> io::Result<Vec<u64>> {
-    let mut buffer = vec![0; PIECE];
-    let mut sums = Vec::with_capacity(chunks.len());
-    let mut to = start;
-    for (_, pieces) in chunks {
-        let mut state = chunk_sum();
-        for piece in pieces {
-            let file = files.get(piece.file).ok_or(io::ErrorKind::NotFound)?;
-            let mut done = 0;
-            while done < piece.len {
-                let want = (piece.len - done).min(PIECE as u64) as usize;
-                let part = buffer.get_mut(..want).ok_or(io::ErrorKind::UnexpectedEof)?;
-                file.read_exact_at(part, piece.at + done)?;
-                state.update(part);
-                out.write_all_at(part, to)?;
-                done += want as u64;
-                to += want as u64;
-            }
-            progress(piece.len);
-        }
-        sums.push(state.digest());
-    }
-    Ok(sums)
+    let each = Each {
+        write: Some(write),
+        look: Some(look),
+    };
+    beside(files, chunks, each, || Ok(()))
 }
 
 /// One thread reads and sums, this one writes.
@@ -196,6 +202,7 @@ fn to_pipe(
     manifest: &Manifest,
     files: &[&File],
     out: &File,
+    look: Look<'_>,
     progress: Progress<'_>,
 ) -> io::Result<Vec<u64>> {
     // A larger pipe means fewer switches between us and the reader; not being allowed one is no failure.
@@ -203,7 +210,7 @@ fn to_pipe(
     let (full, filled) = mpsc::sync_channel::<Vec<u8>>(BUFFERS);
     let (back, emptied) = mpsc::channel::<Vec<u8>>();
     std::thread::scope(|scope| {
-        let reader = scope.spawn(move || read_all(manifest, files, &full, &emptied));
+        let reader = scope.spawn(move || read_all(manifest, files, look, &full, &emptied));
         let mut outcome = Ok(());
         for buffer in &filled {
             outcome = (&*out).write_all(&buffer);
@@ -225,6 +232,7 @@ fn to_pipe(
 fn read_all(
     manifest: &Manifest,
     files: &[&File],
+    look: Look<'_>,
     full: &mpsc::SyncSender<Vec<u8>>,
     emptied: &mpsc::Receiver<Vec<u8>>,
 ) -> io::Result<Vec<u64>> {
@@ -247,16 +255,18 @@ fn read_all(
             }
         }
         sums.push(state.digest());
+        look(&chunk);
     }
     Ok(sums)
 }
 
 /// Writes an archive as the directory `directory`, which must exist and be empty: one file for each puddle, and
-/// [`MANIFEST_FILE`], which is written when `finish` has agreed.
+/// [`MANIFEST_FILE`], which is written when `finish` has agreed. `look` as for [`write_stream`].
 pub fn write_directory(
     mut manifest: Manifest,
     files: &[&File],
     directory: &Path,
+    look: Look<'_>,
     finish: impl FnOnce() -> Result<(), ArchiveFailure>,
     progress: Progress<'_>,
 ) -> Result<Written, ArchiveFailure> {
@@ -271,16 +281,33 @@ pub fn write_directory(
         .collect::<io::Result<Vec<File>>>()
         .map_err(io)?;
     let chunks = chunk_pieces(&manifest, |puddle, offset, _| (puddle, offset));
-    let sums = beside(files, &chunks, || {
-        let copier = Copier::new(progress);
-        for ((puddle, file), copy) in manifest.puddles.iter().zip(files).zip(&copies) {
-            copy.set_len(puddle.size)?;
-            for extent in &puddle.extents {
-                copier.copy(file, extent.offset, copy, extent.offset, extent.len)?;
+    for (puddle, copy) in manifest.puddles.iter().zip(&copies) {
+        copy.set_len(puddle.size).map_err(io)?;
+    }
+    let sums = if copies.first().is_some_and(shares_blocks) {
+        let each = Each {
+            look: Some(look),
+            ..Each::default()
+        };
+        beside(files, &chunks, each, || {
+            let copier = Copier::new(progress);
+            for ((puddle, file), copy) in manifest.puddles.iter().zip(files).zip(&copies) {
+                for extent in &puddle.extents {
+                    copier.copy(file, extent.offset, copy, extent.offset, extent.len)?;
+                }
             }
-        }
-        Ok(())
-    });
+            Ok(())
+        })
+    } else {
+        let write = |part: &Part<'_>| {
+            let (file, at) = part.from;
+            let copy = copies.get(file).ok_or(io::ErrorKind::NotFound)?;
+            copy.write_all_at(part.bytes, at)?;
+            progress(part.bytes.len() as u64);
+            Ok(())
+        };
+        one_pass(files, &chunks, &write, look)
+    };
     let mut bytes = head(&manifest, DataLayout::Beside);
     bytes.extend_from_slice(&trailer(&manifest, sums.map_err(io)?));
     finish()?;

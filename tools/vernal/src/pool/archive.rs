@@ -133,7 +133,6 @@ fn export(options: &Export) -> Outcome {
         allow_dangling: options.allow_dangling,
         allow_untyped: options.allow_untyped,
         list: LISTED,
-        jobs: jobs(),
     };
     let path = Path::new(&options.archive);
     let exported = if options.archive == "-" {
