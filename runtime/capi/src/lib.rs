@@ -4,6 +4,7 @@
 //! logic of its own. It must never be compiled by `vernal-cc`: the runtime's own stores are not to be tracked.
 
 mod cxl;
+mod given;
 mod hooks;
 mod interpose;
 mod libstdcxx;
@@ -35,6 +36,7 @@ pub(crate) fn mark(addr: *const u8, len: usize) {
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = {
     extern "C" fn constructor() {
+        given::find_all();
         runtime::init();
     }
     constructor

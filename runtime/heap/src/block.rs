@@ -315,6 +315,18 @@ pub fn for_each_object_in<M: PoolMemory + ?Sized>(
     })
 }
 
+/// Like [`for_each_object_in`] with `overlapping`, for the blocks of some pages of the puddle.
+pub fn for_each_object_of_pages<M: PoolMemory + ?Sized>(
+    mem: &M,
+    ext: Extent,
+    pages: std::ops::Range<u64>,
+    f: &mut dyn FnMut(Object) -> bool,
+) -> Result<(), HeapError> {
+    walk_blocks(mem, ext, pages, true, &mut |block| {
+        objects_of(mem, ext, block, f)
+    })
+}
+
 /// Whether a page of the chunk may begin a block without type. Looks at nothing but the chunk's descriptors.
 fn may_begin_untyped<M: PoolMemory + ?Sized>(
     mem: &M,

@@ -390,6 +390,13 @@ impl<M: PoolMemory> ObjectSpace for Heap<M> {
         }
     }
 
+    fn for_each_within(&self, from: u64, to: u64, f: &mut dyn FnMut(Object) -> bool) {
+        if let Some((_, ext)) = self.puddles.locate(from) {
+            let end = ext.page_of(to.saturating_sub(1)).saturating_add(1);
+            let _ = block::for_each_object_of_pages(&self.mem, ext, ext.page_of(from)..end, f);
+        }
+    }
+
     fn for_each_span(&self, chunk: usize, f: &mut dyn FnMut(u64, u64, u32) -> bool) {
         if let Some((_, ext, chunk)) = self.chunk_place(chunk) {
             let _ = block::for_each_span_in(&self.mem, ext, chunk, f);

@@ -34,6 +34,20 @@ pub trait ObjectSpace {
             object.type_index != crate::TYPE_RAW || f(object)
         });
     }
+    /// Calls `f` with the objects that lie in or reach into `[from, to)`, which is a part of one chunk; objects beside them on the
+    /// same pages may come, too. Until `f` returns `false`.
+    fn for_each_within(&self, from: u64, to: u64, f: &mut dyn FnMut(Object) -> bool) {
+        let inside = |chunk: &usize| {
+            self.chunk_range(*chunk)
+                .is_some_and(|(start, end)| from >= start && from < end)
+        };
+        if let Some(chunk) = (0..self.chunk_count()).find(inside) {
+            self.for_each_overlapping(chunk, &mut |object| {
+                let meets = object.addr < to && object.addr.saturating_add(object.size) > from;
+                !meets || f(object)
+            });
+        }
+    }
     /// Calls `f` with each run of memory of the chunk that objects of one type lie in: address, bytes, type. Until `f` returns
     /// `false`. A heap knows them by its pages, without visiting an object.
     fn for_each_span(&self, chunk: usize, f: &mut dyn FnMut(u64, u64, u32) -> bool) {

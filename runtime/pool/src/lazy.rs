@@ -7,12 +7,14 @@
 //! # States of a chunk
 //!
 //! ```text
-//! PENDING --touch--> BUSY --> SHOWN --marked line meets a commit, or relocate_all--> DONE
-//!    ^                                                                                |
-//!    +--------------------------- abort, or close without commit ---------------------+
+//! PENDING --touch--> PARTLY --touch beside--> SHOWN --marked line meets a commit, or relocate_all--> DONE
+//!    ^                                                                                                 |
+//!    +------------------------------------------ abort ------------------------------------------------+
 //! ```
 //!
 //! - `PENDING`: no access. Its bytes in the file are those that were there when the pool was opened.
+//! - `PARTLY`: 64 KiB of it are as in `SHOWN`, the rest is as in `PENDING`: the first look at a pool must not wait for a whole
+//!   chunk, and who looks further reads on.
 //! - `SHOWN`: the program reads and writes it; its rewritten pointers are in this process only. *No line of it is in a commit.*
 //!   Reading a pool costs no commit anything, and a crash or a close loses nothing but work that the next open does again.
 //! - `DONE`: the rewritten lines and the chunk's new epoch are marked like any store of the program, so they become durable in
@@ -29,7 +31,8 @@
 //! unless somebody touches it first ([`touch_range`]).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use vernal_abi::puddle::CHUNK_SIZE;
 use vernal_heap::Heap;
 use vernal_heap::walk::{Binding, Plans, Translation};
 use vernal_snapshot::runtime;
@@ -37,7 +40,7 @@ use vernal_sys::mem;
 
 use crate::pool::Inner;
 use crate::{Error, registry};
-use chunk::ChangedPages;
+use chunk::{Built, ChangedPages};
 use image::Image;
 
 mod chunk;
@@ -55,10 +58,16 @@ const BATCH: usize = 32;
 const PENDING: u8 = 0;
 /// Somebody builds it, or takes it into a commit.
 const BUSY: u8 = 1;
-const SHOWN: u8 = 2;
-const DONE: u8 = 3;
+const PARTLY: u8 = 2;
+const SHOWN: u8 = 3;
+const DONE: u8 = 4;
 /// It could not be protected again after an abort, or the pool is closed: nobody can reach it any more.
-const LOST: u8 = 4;
+const LOST: u8 = 5;
+
+/// Bytes of a chunk that its first touch rewrites.
+const PART: u64 = 64 << 10;
+/// Chunks of a pool that are rewritten in part: each splits a mapping in three, and a process has 65 530.
+const MOST_PARTLY: usize = 4096;
 
 /// The accessible part of a chunk behind the headers.
 struct Region {
@@ -69,8 +78,46 @@ struct Region {
     /// Its pointers are of the epoch before the last.
     older: bool,
     state: AtomicU8,
-    /// Once it is `SHOWN`.
+    /// While it is `PARTLY`: where the accessible part begins.
+    part: AtomicU64,
+    /// Once it is `PARTLY` or `SHOWN`.
     changed: ChangedPages,
+}
+
+impl Region {
+    /// The part that holds `addr`.
+    fn part_of(&self, addr: u64) -> (u64, u64) {
+        let from = addr & !(PART - 1);
+        (from.max(self.start), (from + PART).min(self.end))
+    }
+
+    /// The accessible part of a region that is `PARTLY`.
+    fn part(&self) -> (u64, u64) {
+        self.part_of(self.part.load(Ordering::Relaxed))
+    }
+
+    /// Whether a region that is `PARTLY` has what is wanted.
+    fn shows(&self, want: Want) -> bool {
+        let (from, to) = self.part();
+        matches!(want, Want::Address(addr) if addr >= from && addr < to)
+    }
+
+    fn claim(&self, from: u8) -> bool {
+        self.state
+            .compare_exchange(from, BUSY, Ordering::SeqCst, Ordering::Acquire)
+            .is_ok()
+    }
+}
+
+/// What is wanted of a region.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// That this address can be read.
+    Address(u64),
+    /// That all of it can be read.
+    All,
+    /// That the next commit takes it.
+    Marked,
 }
 
 /// What is left to be rewritten of a pool.
@@ -88,6 +135,8 @@ pub(crate) struct Lazy {
     binding: Option<Binding>,
     epochs: (u64, u64),
     read_only: bool,
+    /// Regions that have been `PARTLY`.
+    partly: AtomicUsize,
 }
 
 fn damaged(pool: &Inner, why: impl std::fmt::Display) -> Error {
@@ -113,7 +162,7 @@ pub(crate) fn finish(pool: &Inner) -> Result<(), Error> {
         let failed = AtomicUsize::new(0);
         let work = |part: &[usize]| {
             for &i in part {
-                if !lazy.rewrite(pool, i, true) {
+                if !lazy.rewrite(pool, i, Want::Marked) {
                     failed.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -141,20 +190,71 @@ pub(crate) fn finish(pool: &Inner) -> Result<(), Error> {
     Ok(())
 }
 
-/// The handler of the first touch.
-fn on_touch(addr: u64, store: bool) -> bool {
-    let Some(handle) = registry::handle_at(addr) else {
-        return false;
-    };
+/// Pools with regions that may wait.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// The pool that holds `addr`, if it has moved, and the region.
+fn waiting_at(addr: u64) -> Option<(&'static Inner, &'static Lazy, usize)> {
+    let handle = registry::handle_at(addr)?;
     // SAFETY: a pool is in the table of chunks only while it is open, and stays in memory as long as its puddles are mapped;
     // who touches a pool that another thread is closing would have faulted for good a moment later.
-    let pool = unsafe { &*(handle as *const Inner) };
-    let Some(lazy) = pool.lazy.get() else {
-        return false;
-    };
-    match lazy.at(addr) {
-        Some((at, _)) if !(store && lazy.read_only) => lazy.rewrite(pool, at, false),
+    let pool: &'static Inner = unsafe { &*(handle as *const Inner) };
+    let lazy = pool.lazy.get()?;
+    let (at, _) = lazy.at(addr)?;
+    Some((pool, lazy, at))
+}
+
+/// The handler of the first touch.
+fn on_touch(addr: u64, store: bool) -> bool {
+    match waiting_at(addr) {
+        Some((pool, lazy, at)) if !(store && lazy.read_only) => {
+            lazy.rewrite(pool, at, Want::Address(addr))
+        }
         _ => false,
+    }
+}
+
+/// Makes the memory of pools in `[addr, addr + len)` accessible, as touching it would: for whoever gives it to the kernel, whose
+/// accesses raise no signal. Costs a load while no pool that has moved is open.
+#[inline]
+pub fn touch_range(addr: u64, len: u64) {
+    if any_waiting() {
+        touch_slowly(addr, len);
+    }
+}
+
+/// Whether a pool is open that has moved.
+#[inline]
+pub fn any_waiting() -> bool {
+    WAITING.load(Ordering::Relaxed) != 0
+}
+
+#[cold]
+fn touch_slowly(addr: u64, len: u64) {
+    let end = addr.saturating_add(len).min(vernal_abi::TRACKED_END);
+    let mut at = addr.max(vernal_abi::TRACKED_BASE);
+    while at < end {
+        let mut next = (at & !(CHUNK_SIZE - 1)) + CHUNK_SIZE;
+        if let Some((pool, lazy, index)) = waiting_at(at)
+            && let Some(r) = lazy.regions.get(index)
+        {
+            next = r.end;
+            let (from, to) = r.part_of(at);
+            let want = match at >= from && end.min(r.end) <= to {
+                true => Want::Address(at),
+                false => Want::All,
+            };
+            // The kernel says what is wrong with memory that cannot be had.
+            lazy.rewrite(pool, index, want);
+        } else if let Some((_, lazy)) = registry::handle_at(at)
+            // SAFETY: as in `waiting_at`.
+            .and_then(|h| unsafe { &*(h as *const Inner) }.lazy.get().map(|l| (h, l)))
+            && let Some(r) = lazy.regions.iter().find(|r| r.start > at && r.start < next)
+        {
+            // Headers, and objects behind them.
+            next = r.start;
+        }
+        at = next;
     }
 }
 
@@ -186,6 +286,7 @@ impl Lazy {
                 .compare_exchange(PENDING, LOST, Ordering::SeqCst, Ordering::SeqCst);
         }
         if !image.is_null() {
+            WAITING.fetch_sub(1, Ordering::SeqCst);
             // SAFETY: the box of `prepare`, taken out once by the swap; whoever had claimed a region before has left it, and
             // whoever claims one from now on finds null.
             drop(unsafe { Box::from_raw(image) });
@@ -199,22 +300,21 @@ impl Lazy {
         unsafe { self.image.load(Ordering::SeqCst).as_ref() }
     }
 
-    /// Makes a region accessible if nobody has, and `DONE` if `mark`; waits for whoever does. Allocates nothing and takes no
-    /// lock but the gate's, because it runs in a signal handler. `false`: it is impossible.
-    fn rewrite(&self, pool: &Inner, index: usize, mark: bool) -> bool {
+    /// Gives what is wanted of a region, unless somebody has; waits for whoever does. Allocates nothing and takes no lock but the
+    /// gate's, because it runs in a signal handler. `false`: it is impossible.
+    fn rewrite(&self, pool: &Inner, index: usize, want: Want) -> bool {
         let r = &self.regions[index];
         // First the bracket, which may have to wait for a commit, and then the region: whoever has claimed it never waits.
         vernal_snapshot::op_begin();
-        let claim = |from| {
-            r.state
-                .compare_exchange(from, BUSY, Ordering::SeqCst, Ordering::Acquire)
-                .is_ok()
-        };
         let done = loop {
             match r.state.load(Ordering::Acquire) {
-                PENDING if claim(PENDING) => break self.claimed(pool, r, mark),
-                SHOWN if !mark => break true,
-                SHOWN if claim(SHOWN) => break self.take(pool, r, u64::MAX),
+                PENDING if r.claim(PENDING) => break self.first(pool, r, want),
+                PARTLY if r.shows(want) => break true,
+                // It is `SHOWN` then.
+                PARTLY if r.claim(PARTLY) && !self.rest(r) => break false,
+                PARTLY => {}
+                SHOWN if want != Want::Marked => break true,
+                SHOWN if r.claim(SHOWN) => break self.take(pool, r, u64::MAX),
                 DONE => break true,
                 LOST => break false,
                 _ => std::thread::yield_now(),
@@ -224,17 +324,50 @@ impl Lazy {
         done
     }
 
-    /// Builds a region that the caller has claimed.
-    fn claimed(&self, pool: &Inner, r: &Region, mark: bool) -> bool {
-        let mark = mark && !self.read_only;
-        let built = self.build(r, mark).is_some();
+    /// The first touch of a region, which the caller has claimed.
+    fn first(&self, pool: &Inner, r: &Region, want: Want) -> bool {
+        r.changed.clear();
+        if let Want::Address(addr) = want
+            && r.part_of(addr) != (r.start, r.end)
+            && self.partly.load(Ordering::Relaxed) < MOST_PARTLY
+            && self.has_addresses(r)
+        {
+            let built = self.build(r, &[r.part_of(addr)], false) == Built::All;
+            r.part.store(addr, Ordering::Relaxed);
+            self.partly.fetch_add(usize::from(built), Ordering::Relaxed);
+            // A region that could not be built is as it was; whoever touches it next tries again.
+            r.state
+                .store(if built { PARTLY } else { PENDING }, Ordering::Release);
+            return built;
+        }
+        let mark = want == Want::Marked && !self.read_only;
+        let built = self.build(r, &[(r.start, r.end)], mark) == Built::All;
         if built && mark && self.finish_marked(pool, r) {
             return true;
         }
-        // A region that could not be built is as it was; whoever touches it next tries again.
         r.state
             .store(if built { SHOWN } else { PENDING }, Ordering::Release);
         built && !mark
+    }
+
+    /// Builds what a region that was `PARTLY`, and which the caller has claimed, still lacks: it is `SHOWN` then, or as it was.
+    fn rest(&self, r: &Region) -> bool {
+        let (from, to) = r.part();
+        let both = [(r.start, from), (to, r.end)];
+        let pieces = match (r.start < from, to < r.end) {
+            (true, true) => &both[..],
+            (true, false) => &both[..1],
+            _ => &both[1..],
+        };
+        let built = self.build(r, pieces, false);
+        let state = match built {
+            Built::All => SHOWN,
+            Built::Nothing => PARTLY,
+            // What is accessible may have been stored to: it cannot be built again.
+            Built::Half => LOST,
+        };
+        r.state.store(state, Ordering::Release);
+        built == Built::All
     }
 
     /// Makes a region that was `SHOWN` part of what the next commit takes. The caller has claimed it.

@@ -29,6 +29,6 @@ pub mod tx;
 
 pub use embedded::DirSource;
 pub use error::Error;
-pub use lazy::allow_untyped;
+pub use lazy::{allow_untyped, any_waiting, touch_range};
 pub use pool::{OpenOptions, Pool};
 pub use served::ClientSource;

@@ -198,3 +198,101 @@ fn aborts_and_commits_of_chunks_that_were_shown() {
         pool.close().unwrap();
     }
 }
+
+#[test]
+fn the_kernel_reads_and_writes_what_was_touched_for_it() {
+    use std::os::fd::AsRawFd;
+    let _turn = turn();
+    let dir = Scratch::new("touched");
+    let pool = Pool::open(&dir.0, CREATE).unwrap();
+    tx::begin().unwrap();
+    // An object of two and a half chunks, which a system call gets as a whole, and small ones.
+    const LONG: u64 = 5 << 20;
+    let long = pool.alloc_bytes(LONG).unwrap();
+    for at in (0..LONG).step_by(4096) {
+        store(long + at, at);
+    }
+    for n in 0..2000 {
+        push(&pool, n);
+    }
+    let root = pool.root().unwrap();
+    store(root + 8, 2000);
+    tx::commit().unwrap();
+    let entry = |pool: &Pool, addr: u64| {
+        let all = pool.directory().unwrap();
+        let e = all
+            .iter()
+            .find(|e| addr >= e.current && addr < e.current + e.size);
+        let e = e.unwrap();
+        (e.uuid, addr - e.current)
+    };
+    let (puddle, offset) = entry(&pool, long);
+    pool.close().unwrap();
+    let here = |pool: &Pool| {
+        let all = pool.directory().unwrap();
+        all.iter().find(|e| e.uuid == puddle).unwrap().current + offset
+    };
+    let scratch = Scratch::new("touched-file");
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&scratch.0)
+        .unwrap();
+    let fd = file.as_raw_fd();
+    shuffle(&dir.0);
+    for (round, touch) in [false, true, true].into_iter().enumerate() {
+        let pool = Pool::open(&dir.0, CREATE).unwrap();
+        let long = here(&pool);
+        let call = |nr: i64, at: u64, len: u64| {
+            if touch {
+                vernal_pool::touch_range(at, len);
+            }
+            // SAFETY: pread and pwrite of the test's file, to and from an object of the pool.
+            match unsafe { libc::syscall(nr, fd, at, len, 0) } {
+                -1 => Err(std::io::Error::last_os_error().raw_os_error()),
+                n => Ok(n as u64),
+            }
+        };
+        if !touch {
+            let refused = call(libc::SYS_pwrite64, long, 4096);
+            assert_eq!(
+                refused,
+                Err(Some(libc::EFAULT)),
+                "the kernel got what nobody had touched"
+            );
+            pool.close().unwrap();
+            continue;
+        }
+        // Some of it is there already in the second round.
+        if round == 2 {
+            assert_eq!(load(long + (3 << 20)), 3 << 20);
+        }
+        assert_eq!(call(libc::SYS_pwrite64, long, LONG), Ok(LONG));
+        let mut bytes = vec![0; LONG as usize];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0).unwrap();
+        for at in (0..LONG).step_by(4096) {
+            let word = bytes[at as usize..][..8].try_into().unwrap();
+            assert_eq!(u64::from_le_bytes(word), at);
+        }
+        assert_eq!(list(&pool).len(), 2000);
+        pool.close().unwrap();
+        shuffle(&dir.0);
+    }
+    // And into it.
+    let pool = Pool::open(&dir.0, CREATE).unwrap();
+    let long = here(&pool);
+    tx::begin().unwrap();
+    vernal_pool::touch_range(long + 4096, LONG - 8192);
+    // SAFETY: as above.
+    let n = unsafe { libc::syscall(libc::SYS_pread64, fd, long + 4096, LONG - 8192, 8) };
+    assert_eq!(n as u64, LONG - 8192);
+    mark_range(long + 4096, LONG - 8192);
+    tx::commit().unwrap();
+    assert_eq!(load(long + 8192 - 8), 4096);
+    pool.close().unwrap();
+    let pool = Pool::open(&dir.0, READ).unwrap();
+    assert_eq!(load(here(&pool) + 8192 - 8), 4096);
+    assert_eq!(list(&pool).len(), 2000);
+    pool.close().unwrap();
+}

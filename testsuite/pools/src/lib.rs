@@ -7,12 +7,14 @@
 //! ui/          Rust that must not compile
 //! build        programs x levels -> executables
 //! subject      what is demanded of each
+//! kernel       system calls on memory of a moved pool that nobody has touched
 //! examples     the examples on pools in testsuite/examples: built, used, killed, checked
 //! ```
 #![forbid(unsafe_code)]
 
 pub mod build;
 pub mod examples;
+pub mod kernel;
 pub mod subject;
 
 pub use vernal_programs::{Error, Result};

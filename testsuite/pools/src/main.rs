@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use vernal_pool_programs::Result;
 use vernal_pool_programs::build::{PROGRAMS, Program};
 use vernal_pool_programs::examples::EXAMPLES;
+use vernal_pool_programs::kernel;
 use vernal_pool_programs::subject::Subject;
 use vernal_programs::check::Random;
 use vernal_programs::tools::Tools;
@@ -102,6 +103,9 @@ fn run(options: &Options) -> Result<bool> {
             tell(&name, example.check(&tools, options.kills, &mut random));
         }
     }
+    if kernel::NAME.contains(&options.only) {
+        tell(kernel::NAME, kernel::check(&tools));
+    }
     println!("{passed} passed, {failed} failed");
     Ok(failed == 0 && passed > 0)
 }
@@ -111,6 +115,7 @@ fn main() -> ExitCode {
         Cli::List => {
             PROGRAMS.iter().for_each(|p| println!("{}", p.name));
             EXAMPLES.iter().for_each(|e| println!("example-{}", e.name));
+            println!("{}", kernel::NAME);
             ExitCode::SUCCESS
         }
         Cli::Run(options) => match run(&options) {

@@ -44,3 +44,11 @@ fn the_example_in_c_survives_kills() {
     };
     assert!(out.ends_with("1 passed, 0 failed\n"), "{out}");
 }
+
+#[test]
+fn the_kernel_gets_memory_of_a_moved_pool_that_nobody_has_touched() {
+    let Some(out) = run("kernel-calls") else {
+        return;
+    };
+    assert!(out.ends_with("1 passed, 0 failed\n"), "{out}");
+}

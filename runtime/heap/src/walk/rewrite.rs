@@ -157,20 +157,49 @@ impl<T: Translate> Rewrite<'_, T> {
             needed,
             given: target.len(),
         })?;
-        let window = Window { start, end };
-        let mut words = Words {
-            window,
-            target,
-            lines,
-            last: u64::MAX,
-            hint: Hint::default(),
-        };
-        let mut report = RewriteReport::default();
+        let (mut words, mut report) = self.begin(start, end, target, lines);
         space.for_each_overlapping(chunk, &mut |object| {
             self.object(&object, &mut words, &mut report);
             true
         });
         Ok(report)
+    }
+
+    /// Like [`Rewrite::chunk`] for a part `[start, end)` of one chunk, whose words are `target`: what lies in it of an object is
+    /// rewritten, whatever lies outside is not.
+    pub fn part<S: ObjectSpace + ?Sized>(
+        &self,
+        space: &S,
+        (start, end): (u64, u64),
+        target: &[AtomicU64],
+        lines: &mut dyn FnMut(u64),
+    ) -> RewriteReport {
+        let count = usize::try_from(end.saturating_sub(start) / 8).unwrap_or(0);
+        let target = target.get(..count).unwrap_or(target);
+        let end = start + target.len() as u64 * 8;
+        let (mut words, mut report) = self.begin(start, end, target, lines);
+        space.for_each_within(start, end, &mut |object| {
+            self.object(&object, &mut words, &mut report);
+            true
+        });
+        report
+    }
+
+    fn begin<'w>(
+        &self,
+        start: u64,
+        end: u64,
+        target: &'w [AtomicU64],
+        lines: &'w mut dyn FnMut(u64),
+    ) -> (Words<'w>, RewriteReport) {
+        let words = Words {
+            window: Window { start, end },
+            target,
+            lines,
+            last: u64::MAX,
+            hint: Hint::default(),
+        };
+        (words, RewriteReport::default())
     }
 
     #[inline(always)]

@@ -76,11 +76,14 @@ pub(super) struct Part<'a> {
     pub(super) bytes: &'a [u8],
 }
 
+/// Told of parts that have been read.
+pub(super) type Write<'a> = &'a (dyn Fn(&Part<'_>) -> io::Result<()> + Sync);
+
 /// What else is done with chunks, by several threads at the same time.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Each<'a> {
     /// Gets every part of every chunk.
-    pub(super) write: Option<&'a (dyn Fn(&Part<'_>) -> io::Result<()> + Sync)>,
+    pub(super) write: Option<Write<'a>>,
     /// Gets every chunk whose bytes have been read.
     pub(super) look: Option<&'a (dyn Fn(&StoredChunk) + Sync)>,
 }

@@ -1,7 +1,7 @@
 //! Writing archives.
 
 use super::copy::Copier;
-use super::sums::{Each, Part, Piece, beside, chunk_pieces};
+use super::sums::{Each, Part, Piece, Write as WritePart, beside, chunk_pieces};
 use super::{ArchiveFailure, Progress, extents_of};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -187,7 +187,7 @@ pub(super) fn shares_blocks(file: &File) -> bool {
 pub(super) fn one_pass(
     files: &[&File],
     chunks: &[(StoredChunk, Vec<Piece>)],
-    write: &(dyn Fn(&Part<'_>) -> io::Result<()> + Sync),
+    write: WritePart<'_>,
     look: Look<'_>,
 ) -> io::Result<Vec<u64>> {
     let each = Each {

@@ -1,4 +1,4 @@
-//! One chunk with its new addresses: built aside, put in place with one call.
+//! A chunk with its new addresses, or a part of one: built aside, put in place with one call.
 //!
 //! A chunk without addresses only becomes accessible. Of any other, a private view of the file is made, in which only the pages
 //! with addresses become the process's own, all in one call: a fault for each costs more than rewriting it does (docs/adr/0017).
@@ -18,6 +18,17 @@ use super::{Lazy, Region};
 /// Pages of a chunk.
 const PAGES: usize = (CHUNK_SIZE / mem::PAGE_SIZE) as usize;
 
+/// What has become of pieces that were to be built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Built {
+    /// They are in their places.
+    All,
+    /// Nothing has changed.
+    Nothing,
+    /// One is in its place, and the other could not be put there.
+    Half,
+}
+
 /// A set of pages of a chunk.
 #[derive(Default, Clone, Copy)]
 struct Pages([u64; PAGES / 64]);
@@ -27,6 +38,15 @@ impl Pages {
         if let Some(word) = self.0.get_mut((page / 64) as usize) {
             *word |= 1 << (page % 64);
         }
+    }
+
+    /// Those of `[from, to)`.
+    fn within(&self, from: u64, to: u64) -> Pages {
+        let mut pages = Pages::default();
+        for page in (from..to).filter(|p| self.has(*p)) {
+            pages.add(page);
+        }
+        pages
     }
 
     fn has(&self, page: u64) -> bool {
@@ -56,9 +76,15 @@ impl Pages {
 pub(super) struct ChangedPages([AtomicU64; PAGES / 64]);
 
 impl ChangedPages {
-    fn set(&self, pages: &Pages) {
+    pub(super) fn clear(&self) {
+        for word in &self.0 {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn add(&self, pages: &Pages) {
         for (to, from) in self.0.iter().zip(pages.0) {
-            to.store(from, Ordering::Relaxed);
+            to.fetch_or(from, Ordering::Relaxed);
         }
     }
 
@@ -124,24 +150,54 @@ impl Lazy {
         known.then_some(pages)
     }
 
-    /// Builds a region's memory and puts it in its place. With `mark` the lines that change are marked; no commit looks at them
-    /// until the caller's bracket ends. Allocates nothing from the heap of the process, because it runs in a signal handler.
-    pub(super) fn build(&self, r: &Region, mark: bool) -> Option<()> {
-        let image = self.image()?;
-        let area = image.memory().area(r.start)?;
-        let pages = self.pages_with_addresses(image, r)?;
-        if pages.is_empty() {
-            let prot = match self.read_only {
-                true => libc::PROT_READ,
-                false => libc::PROT_READ | libc::PROT_WRITE,
-            };
-            r.changed.set(&pages);
-            // SAFETY: the region lies in a mapped puddle of this pool; it holds nothing that has to change.
-            return unsafe { mem::mprotect(r.start, r.end - r.start, prot) }.ok();
+    /// Builds pieces of a region's memory and puts them in their places. With `mark` the lines that change are marked; no commit
+    /// looks at them until the caller's bracket ends. Allocates nothing from the heap of the process, because it runs in a signal
+    /// handler.
+    pub(super) fn build(&self, r: &Region, pieces: &[(u64, u64)], mark: bool) -> Built {
+        const NONE: Option<Aside> = None;
+        let mut ready = [NONE; 2];
+        let prepared = self.image().and_then(|image| {
+            let pages = self.pages_with_addresses(image, r)?;
+            for (slot, piece) in ready.iter_mut().zip(pieces) {
+                *slot = self.piece(image, r, &pages, *piece, mark)?;
+            }
+            Some(())
+        });
+        if prepared.is_none() {
+            return Built::Nothing;
         }
-        let front = r.start - r.chunk_start;
-        let aside = Aside::view(area.file(), area.offset(r.chunk_start), CHUNK_SIZE).ok()?;
-        pages.runs(|first, len| aside.populate(first * mem::PAGE_SIZE, len * mem::PAGE_SIZE));
+        for (at, (aside, (from, to))) in ready.into_iter().zip(pieces).enumerate() {
+            if self.put(aside, *from, *to).is_none() {
+                return match at {
+                    0 => Built::Nothing,
+                    _ => Built::Half,
+                };
+            }
+        }
+        Built::All
+    }
+
+    /// One piece; inner `None`: it needs no change.
+    #[expect(clippy::option_option, reason = "cannot be built, need not be built")]
+    fn piece(
+        &self,
+        image: &Heap<Arc<Image>>,
+        r: &Region,
+        pages: &Pages,
+        (from, to): (u64, u64),
+        mark: bool,
+    ) -> Option<Option<Aside>> {
+        let page_of = |addr: u64| (addr - r.chunk_start) / mem::PAGE_SIZE;
+        let pages = pages.within(page_of(from), page_of(to));
+        if pages.is_empty() {
+            return Some(None);
+        }
+        let area = image.memory().area(from)?;
+        let aside = Aside::view(area.file(), area.offset(from), to - from).ok()?;
+        let first = page_of(from);
+        pages.runs(|page, len| {
+            aside.populate((page - first) * mem::PAGE_SIZE, len * mem::PAGE_SIZE);
+        });
         let rewrite = Rewrite {
             plans: &self.plans,
             pointers: if r.older {
@@ -152,33 +208,51 @@ impl Lazy {
             binding: self.binding.as_ref(),
         };
         let mut changed = Pages::default();
-        let mut lines = Lines::new(|from, len| {
-            for page in (from - r.chunk_start) / mem::PAGE_SIZE
-                ..=(from + len - 1 - r.chunk_start) / mem::PAGE_SIZE
-            {
+        let mut lines = Lines::new(|line, len| {
+            for page in page_of(line)..=page_of(line + len - 1) {
                 changed.add(page);
             }
             if mark {
-                mark_range(from, len);
+                mark_range(line, len);
             }
         });
-        let report = rewrite
-            .chunk(image, r.chunk, aside.words(), &mut |line| lines.add(line))
-            .ok()?;
+        let report = rewrite.part(image, (from, to), aside.words(), &mut |line| {
+            lines.add(line);
+        });
         lines.flush();
         if report.unknown > 0 {
             return None;
         }
-        r.changed.set(&changed);
-        // SAFETY: the region lies in a mapped puddle of this pool, and nobody can access it until this call replaces it; its old
+        r.changed.add(&changed);
+        Some(Some(aside))
+    }
+
+    fn put(&self, aside: Option<Aside>, from: u64, to: u64) -> Option<()> {
+        let Some(aside) = aside else {
+            let prot = match self.read_only {
+                true => libc::PROT_READ,
+                false => libc::PROT_READ | libc::PROT_WRITE,
+            };
+            // SAFETY: the piece lies in a mapped puddle of this pool; it holds nothing that has to change.
+            return unsafe { mem::mprotect(from, to - from, prot) }.ok();
+        };
+        // SAFETY: the piece lies in a mapped puddle of this pool, and nobody can access it until this call replaces it; its old
         // content is in the file.
         let put = |aside: Aside| unsafe {
             match self.read_only {
-                true => aside.protect()?.put(front, r.start),
-                false => aside.put(front, r.start),
+                true => aside.protect()?.put(0, from),
+                false => aside.put(0, from),
             }
         };
         put(aside).ok()
+    }
+
+    /// Whether a region has anything to rewrite, and is not damaged.
+    pub(super) fn has_addresses(&self, r: &Region) -> bool {
+        let pages = self
+            .image()
+            .and_then(|image| self.pages_with_addresses(image, r));
+        pages.is_some_and(|pages| !pages.is_empty())
     }
 
     /// Marks what the rewriting of a region has changed, but for the line `but`. The region is accessible, and its changes were

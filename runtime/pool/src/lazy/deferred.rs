@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, Once};
 use vernal_snapshot::runtime::{self, Deferred};
 
-use super::{BUSY, DONE, SHOWN};
+use super::{DONE, PARTLY, SHOWN, Want};
 use crate::pool::Inner;
 
 /// Pools with such chunks, from when they are opened until their last puddle is unmapped: longer than they can be found by an
@@ -49,18 +49,30 @@ fn ask(line: u64, take: bool) -> Deferred {
         let Some((_, r)) = lazy.at(line) else {
             continue;
         };
-        let claimed = match r.state.load(Ordering::Acquire) {
+        // Whether the program may have stored there.
+        let (stored, claimed) = match r.state.load(Ordering::Acquire) {
             DONE => return Deferred::No,
-            SHOWN if take => r
-                .state
-                .compare_exchange(SHOWN, BUSY, Ordering::SeqCst, Ordering::Acquire)
-                .is_ok(),
-            _ => false,
+            SHOWN => (true, take && r.claim(SHOWN)),
+            // The rest first: what is taken is a whole chunk.
+            PARTLY if r.shows(Want::Address(line)) => (
+                true,
+                take && r.claim(PARTLY) && lazy.rest(r) && r.claim(SHOWN),
+            ),
+            _ => (false, false),
         };
-        return match claimed && lazy.take(pool, r, line) {
-            true => Deferred::Taken,
-            false => Deferred::Untouched,
-        };
+        if claimed && lazy.take(pool, r, line) {
+            return Deferred::Taken;
+        }
+        // What is closed has nothing that is to be committed.
+        if take && stored && !lazy.image.load(Ordering::Acquire).is_null() {
+            vernal_snapshot::config::say(format_args!(
+                "pool {}: a chunk that the program has changed cannot be rewritten to the end: no memory; the process ends before a commit \
+                 lacks it",
+                pool.info.name
+            ));
+            std::process::abort();
+        }
+        return Deferred::Untouched;
     }
     Deferred::No
 }

@@ -1,7 +1,7 @@
 //! Opening a pool: whether it or the program has moved since its pointers were written, and what has to be rewritten then.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use vernal_heap::walk::{Move, Plans, Rewrite, Translate, Translation, scan_untyped};
 use vernal_heap::{Heap, Mapped, ObjectSpace};
 use vernal_snapshot::runtime;
@@ -10,7 +10,7 @@ use vernal_sys::{mem, touch};
 
 use super::chunk::ChangedPages;
 use super::image::{Image, front_len};
-use super::{BATCH, Lazy, PENDING, Region, damaged, deferred, finish, on_touch};
+use super::{BATCH, Lazy, PENDING, Region, WAITING, damaged, deferred, finish, on_touch};
 use crate::pool::Inner;
 use crate::{Error, binding};
 
@@ -128,6 +128,7 @@ pub(crate) fn prepare(pool: &Arc<Inner>, eager: bool) -> Result<(), Error> {
             end,
             older,
             state: AtomicU8::new(PENDING),
+            part: AtomicU64::new(0),
             changed: ChangedPages::default(),
         });
     }
@@ -142,7 +143,9 @@ pub(crate) fn prepare(pool: &Arc<Inner>, eager: bool) -> Result<(), Error> {
         binding: rebind,
         epochs,
         read_only: pool.info.read_only,
+        partly: AtomicUsize::new(0),
     };
+    WAITING.fetch_add(1, Ordering::SeqCst);
     touch::on_touch(on_touch).map_err(|e| Error::io("SIGSEGV", "installing the handler", e))?;
     // Chunks that follow each other with one call: large puddles have thousands.
     let mut rest = lazy.regions.as_slice();
