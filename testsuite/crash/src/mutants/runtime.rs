@@ -37,8 +37,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "the shadow byte stays set",
         edits: &[Edit {
             file: "runtime/snapshot/src/commit.rs",
-            search: "        shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);\n        if mode.threads {",
-            replace: "        if mode.threads {",
+            search: "        shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);\n        match deferred(line, true) {",
+            replace: "        match deferred(line, true) {",
         }],
         test: RUNTIME,
     },
