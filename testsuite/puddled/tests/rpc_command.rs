@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use vernal_puddled_tests::rpc::{MIN, assert_empty, connected};
-use vernal_puddled_tests::{Place, spawn};
+use vernal_puddled_tests::{Place, spawn, until};
 
 fn place() -> Place {
     Place::new(
@@ -144,4 +144,31 @@ fn modes_claim_nothing_that_is_not_there() {
     }
     let words = text(&place, &["modes"]);
     assert!(words.contains("does not close"), "{words}");
+}
+
+#[test]
+fn top_shows_the_traffic_of_programs() {
+    let mut place = place();
+    place.start();
+    let program = Path::new(env!("CARGO_BIN_EXE_puddled-rpc-program"));
+    let run = |words: &[&str], name: &str| {
+        let program = place.copy_of(program, name);
+        let mut command = Command::new(&program);
+        command.args(words);
+        place.run_command(command, program, None)
+    };
+    let server = run(&["serve", "shop/stock"], "server");
+    let client = run(&["call", "shop/stock", "5"], "client");
+    // Its connections are short: a look may come between two of them.
+    until("traffic is seen", || {
+        let top = json(&place, &["top", "--interval", "0.01"]);
+        let rows = top["connections"].as_array().expect("rows").clone();
+        rows.iter().any(|r| {
+            let sent = |side: &str| r[side].as_u64().unwrap_or(0);
+            sent("client_messages") > 0 && sent("server_messages") > 0
+        })
+    });
+    client.kill();
+    server.kill();
+    assert_empty(&place, &[]);
 }

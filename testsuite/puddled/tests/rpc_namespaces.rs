@@ -5,7 +5,7 @@ use std::process::Command;
 
 use vernal_puddled_proto::ProcessInfo;
 use vernal_puddled_tests::rpc::{MIN, assert_empty, wait_for, word};
-use vernal_puddled_tests::{Actor, Place, USER_A, USER_B, need_root, spawn};
+use vernal_puddled_tests::{Actor, Place, USER_A, USER_B, need_root, spawn, until};
 
 fn place() -> Place {
     Place::new(
@@ -25,7 +25,9 @@ mount -t tmpfs none /tmp
 mount -t proc proc /proc
 test "$(id -u)" = 0
 test ! -e "$1"
-exec /mnt/program /mnt/puddled.sock
+export VERNAL_PUDDLED=/mnt/puddled.sock
+if [ $# = 1 ]; then set -- /mnt/puddled.sock; else shift; fi
+exec /mnt/program "$@"
 "#;
 
 /// Whether this kernel lets an ordinary user make namespaces; says so when it does not.
@@ -41,14 +43,22 @@ fn need_namespaces(test: &str) -> bool {
     works
 }
 
-fn contained(place: &Place, name: &str, uid: u32) -> Actor {
-    let program = place.copy_of(Path::new(env!("CARGO_BIN_EXE_puddled-rpc")), name);
+/// The program `from` in a container, with arguments of its own if there are any.
+fn start(place: &Place, from: &str, words: &[&str], name: &str, uid: u32) -> Actor {
+    let program = place.copy_of(Path::new(from), name);
     let mut command = Command::new("unshare");
     command
         .args(["--user", "--map-root-user", "--pid", "--mount", "--fork"])
         .args(["--kill-child", "sh", "-c", CONTAINER])
         .arg(&program);
+    if !words.is_empty() {
+        command.arg(place.socket()).args(words);
+    }
     place.run_command(command, program, Some(uid))
+}
+
+fn contained(place: &Place, name: &str, uid: u32) -> Actor {
+    start(place, env!("CARGO_BIN_EXE_puddled-rpc"), &[], name, uid)
 }
 
 /// Connects `client` to the server's channel and shares memory both ways.
@@ -131,5 +141,30 @@ fn root_of_a_container_is_no_root_for_puddled() {
     assert_eq!(client.ok(&format!("attack {shared}")), "");
     client.kill();
     host.end();
+    assert_empty(&place, &[USER_A, USER_B]);
+}
+
+#[test]
+fn programs_in_containers_call_each_other() {
+    if !need_root("calls of containers") || !need_namespaces("calls of containers") {
+        return;
+    }
+    let mut place = place();
+    place.start();
+    let program = env!("CARGO_BIN_EXE_puddled-rpc-program");
+    let mut server = start(&place, program, &["serve", "box/shop"], "server", USER_A);
+    let mut client = start(
+        &place,
+        program,
+        &["call", "box/shop", "7"],
+        "client",
+        USER_B,
+    );
+    // Lists by pointer, and answers that are checked: it goes on until it is wrong.
+    let mut calls = || -> u64 { client.ok("count").parse().expect("a number") };
+    until("no calls", || calls() > 200);
+    assert!(server.ok("count").parse::<u64>().unwrap() > 200);
+    client.kill();
+    server.kill();
     assert_empty(&place, &[USER_A, USER_B]);
 }
