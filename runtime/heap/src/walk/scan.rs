@@ -31,10 +31,38 @@ impl PoolRanges {
     /// Whether `value` lies in the pool or is the end of a range.
     #[inline]
     pub fn contains(&self, value: u64) -> bool {
+        self.find(value).is_some()
+    }
+
+    /// The range that `value` lies in, or is the end of.
+    fn find(&self, value: u64) -> Option<(u64, u64)> {
         let at = self.ranges.partition_point(|r| r.0 <= value);
-        at.checked_sub(1)
-            .and_then(|at| self.ranges.get(at))
-            .is_some_and(|r| value <= r.1)
+        let range = self.ranges.get(at.checked_sub(1)?)?;
+        (value <= range.1).then_some(*range)
+    }
+}
+
+/// Looks pointers up. Most lead to where the one before them leads.
+struct Inside<'a> {
+    ranges: &'a PoolRanges,
+    start: u64,
+    len: u64,
+}
+
+impl Inside<'_> {
+    /// Whether the value is null, or in the pool.
+    #[inline(always)]
+    fn holds(&mut self, value: u64) -> bool {
+        // Before the first range is found this one holds null only.
+        value == 0 || value.wrapping_sub(self.start) <= self.len || self.holds_far(value)
+    }
+
+    fn holds_far(&mut self, value: u64) -> bool {
+        let Some((start, end)) = self.ranges.find(value) else {
+            return false;
+        };
+        (self.start, self.len) = (start, end - start);
+        true
     }
 }
 
@@ -84,10 +112,27 @@ pub fn scan_external<S: ObjectSpace + ?Sized>(
     let Some(words) = space.words(start, count) else {
         return;
     };
+    let mut inside = Inside {
+        ranges,
+        start: 0,
+        len: 0,
+    };
     space.for_each_overlapping(chunk, &mut |object| {
         let Some(plan) = plans.get(object.type_index) else {
             return true;
         };
+        // Most objects are one small element, and none of their pointers leads out: nothing else need be known of those.
+        if !(code && plan.is_bound())
+            && let Some((base, offsets)) = plan.whole(&object, window)
+        {
+            let value = |offset: &u32| {
+                let word = words.get(base + *offset as usize);
+                word.map_or(0, |w| w.load(Ordering::Relaxed))
+            };
+            if offsets.iter().all(|offset| inside.holds(value(offset))) {
+                return true;
+            }
+        }
         let mut more = true;
         let mut look = |word: usize, run: &super::plan::Run| {
             let value = words.get(word).map_or(0, |w| w.load(Ordering::Relaxed));
