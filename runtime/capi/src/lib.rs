@@ -10,6 +10,7 @@ mod interpose;
 mod libstdcxx;
 mod pool;
 mod real;
+mod rpc;
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
@@ -76,6 +77,14 @@ pub(crate) fn remember_as(code: c_int, message: &str) {
             *l = text;
         }
     });
+}
+
+/// The text of this thread's last failure.
+pub(crate) fn last_error_text() -> String {
+    LAST_ERROR.with(|l| match l.try_borrow() {
+        Ok(text) => text.to_string_lossy().into_owned(),
+        Err(_) => String::new(),
+    })
 }
 
 fn remember(e: &Error) {

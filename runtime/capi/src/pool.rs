@@ -12,6 +12,9 @@ const DIRECT: c_uint = 2;
 const READONLY: c_uint = 4;
 const EXCL: c_uint = 8;
 
+/// What `vn_type_of` of `vernal_rpc.h` passes for a pool: the type is what it wants.
+const TYPE_OF: usize = usize::MAX;
+
 /// A pool towards C: never looked into, only compared.
 #[repr(C)]
 #[derive(Debug)]
@@ -56,7 +59,7 @@ fn code(e: &Error) -> c_int {
 }
 
 #[cold]
-fn fail(e: &Error) -> c_int {
+pub(crate) fn fail(e: &Error) -> c_int {
     let code = code(e);
     crate::remember_as(code, &e.to_string());
     code
@@ -152,6 +155,9 @@ pub unsafe extern "C" fn __vn_new(
     bytes: usize,
     ty: *const VnType,
 ) -> *mut c_void {
+    if pool as usize == TYPE_OF {
+        return ty.cast_mut().cast();
+    }
     // SAFETY: the caller's promise.
     address(unsafe { capi::new(pool as usize, bytes as u64, ty) })
 }

@@ -3,7 +3,7 @@
 use crate::pool::Bracket;
 use crate::program::{self, VnType};
 use crate::{Error, Pool, direct, registry, tx};
-use vernal_heap::TYPE_RAW;
+use vernal_heap::{ObjectSpace, TYPE_RAW};
 
 /// The open pool with this handle.
 pub fn pool(handle: usize) -> Result<Pool, Error> {
@@ -81,6 +81,18 @@ pub fn usable_size(addr: u64) -> Result<u64, Error> {
     registry::with(owner(addr, "vn_usable_size")?, |l| {
         let object = l.pool.heap.object_exact(addr);
         object.map(|o| o.size).map_err(|e| l.pool.heap_error(e))
+    })
+}
+
+/// The id of the type of the object at `addr`.
+pub fn type_id(addr: u64) -> Result<u64, Error> {
+    registry::with(owner(addr, "vn_rpc")?, |l| {
+        let object = l.pool.heap.object_exact(addr);
+        let object = object.map_err(|e| l.pool.heap_error(e))?;
+        let desc = l.pool.heap.type_desc(object.type_index);
+        desc.map(|d| d.id()).ok_or_else(|| Error::Type {
+            what: format!("the object at {addr:#x} has no type: allocate it with vn_new"),
+        })
     })
 }
 

@@ -28,7 +28,8 @@ pub use inspect::{FieldValue, Value, inspect};
 pub use matching::{Match, pointer_matches};
 pub use path::Trail;
 pub use peer::{
-    Allowed, Arena, Examiner, GraphCopy, GraphError, GraphReport, GraphTarget, KnownTypes, Placed,
+    Allowed, Arena, Demand, Examiner, GraphCopy, GraphError, GraphReport, GraphTarget, KnownTypes,
+    Placed,
 };
 pub use plan::{Plan, Plans, Run, Window};
 pub use reach::reach;

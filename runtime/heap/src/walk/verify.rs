@@ -155,6 +155,12 @@ pub enum Fault {
         /// Its bytes.
         size: u64,
     },
+    /// A number that is none of those that its type has.
+    #[error("is {value}, which is none of the values that it can have")]
+    NotListed {
+        /// The number.
+        value: u64,
+    },
     /// A length or end that does not fit the object.
     #[error("has {len} elements and room for {capacity}, which the object at {value:#x} has not")]
     Length {

@@ -7,6 +7,7 @@ use vernal_format::types::Shape;
 use vernal_format::types::TypeBuilder;
 use vernal_heap::walk::Allowed;
 use vernal_heap::walk::Budget;
+use vernal_heap::walk::Demand;
 use vernal_heap::walk::Examiner;
 use vernal_heap::walk::Fault;
 use vernal_heap::walk::GraphError;
@@ -212,4 +213,77 @@ fn lengths_stay_inside_their_objects() {
     // The second element in use has a colour that there is not.
     o.world.set(o.nodes + 72, 0);
     assert!(matches!(look(&o).err(), Some(Fault::Enum { .. })));
+}
+
+/// What Rust promises of a type beyond its layout: boxes are never null, enums have only their own values.
+#[test]
+fn demands_of_a_language_are_kept() {
+    let owner = built(
+        TypeBuilder::new("owned", 32, 8)
+            .member("boxed", 0, pointer("item"))
+            .member("all", 8, vector("vernal::PBox<item>")),
+    );
+    let boxed =
+        built(TypeBuilder::new("vernal::PBox<item>", 8, 8).member("at", 0, pointer("item")));
+    let wide = built(TypeBuilder::new("wide", 16, 8).member("kind", 8, Shape::Integer(8)));
+    let mut known = KnownTypes::new([&owner, &boxed, &item(), &wide]);
+    known.require(owner.id(), &[Demand::NotNull { offset: 0 }]);
+    known.require(boxed.id(), &[Demand::NotNull { offset: 0 }]);
+    let kinds = Demand::OneOf {
+        offset: 8,
+        size: 8,
+        values: vec![1 << 40, 7],
+    };
+    known.require(wide.id(), &[kinds]);
+    let known = Arc::new(known);
+    let mut world = World::new();
+    let at = world.alloc(&owner, 32);
+    let one = world.alloc(&item(), 16);
+    let boxes = world.alloc(&boxed, 4 * 8);
+    world.set(at, one);
+    for (i, value) in [boxes, 2, 4].into_iter().enumerate() {
+        world.set(at + 8 + i as u64 * 8, value);
+    }
+    world.set(boxes, one);
+    world.set(boxes + 8, one);
+    let look = |world: &World, at: u64, id: u64| {
+        let mut examiner = Examiner::new(Arc::clone(&known));
+        let verified = examiner.verify(&world.space, at, id, Allowed::All, Budget::default());
+        let mut copies = Recorded::default();
+        let copied = examiner.copy(&world.space, at, id, Budget::default(), &mut copies);
+        assert_eq!(copied.map(|c| c.report), verified);
+        match verified {
+            Ok(_) => None,
+            Err(GraphError::Fault { fault, .. }) => Some(fault),
+            Err(e) => panic!("{e}"),
+        }
+    };
+    assert_eq!(
+        look(&world, at, owner.id()),
+        None,
+        "what is behind the length is spare"
+    );
+    for null in [at, boxes, boxes + 8] {
+        let old = world.get(null);
+        world.set(null, 0);
+        let fault = look(&world, at, owner.id());
+        assert!(
+            matches!(fault, Some(Fault::Null { .. })),
+            "{null:#x}: {fault:?}"
+        );
+        world.set(null, old);
+    }
+    let wide_at = world.alloc(&wide, 16);
+    for (kind, good) in [
+        (7, true),
+        (1 << 40, true),
+        (0, false),
+        (8, false),
+        (u64::MAX, false),
+    ] {
+        world.set(wide_at + 8, kind);
+        let fault = look(&world, wide_at, wide.id());
+        let listed = matches!(fault, None | Some(Fault::NotListed { .. }));
+        assert!(listed && fault.is_none() == good, "{kind:#x}: {fault:?}");
+    }
 }

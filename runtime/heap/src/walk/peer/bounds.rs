@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::decided::{RAW, Spot};
-use super::examine::{Run, Seen, Sink, Stop, Todo, wrong_value};
+use super::examine::{Run, Seen, Sink, Stop, Todo, null, wrong_value};
 use super::shape::{Bound, Rule, Scalar, Target};
 use crate::SpanSpace;
 use crate::walk::Fault;
@@ -168,6 +168,7 @@ impl<S: SpanSpace + ?Sized, K: Sink> Run<'_, S, K> {
         let next = |run: &Self, n: usize| run.word(todo, words, word + n);
         match rule.bound {
             Bound::One | Bound::Within => Ok(()),
+            Bound::Text if value == 0 => Err(null(rule)),
             Bound::Text => {
                 let seen = self.array(rule, value, 1, u64::MAX)?;
                 let rest = seen.spot.size.saturating_sub(seen.spot.offset);
@@ -320,6 +321,17 @@ impl<S: SpanSpace + ?Sized, K: Sink> Run<'_, S, K> {
                 let wrong = wrong_value(ty, words, seen.spot.size, first..first + len, false);
                 if let Some((_, fault)) = wrong {
                     return Err(fault.into());
+                }
+                let size = one / 8;
+                for (field, rule) in ty.desc.fields().iter().zip(&ty.rules) {
+                    let at = first * size + field.offset / 8;
+                    let empty = |n: u64| {
+                        let word = words.get((at + n * size) as usize);
+                        word.is_some_and(|w| w.load(Relaxed) == 0)
+                    };
+                    if rule.never_null && (0..len).any(empty) {
+                        return Err(null(rule));
+                    }
                 }
             }
             (None, Target::Scalar(Scalar::Bool)) => {

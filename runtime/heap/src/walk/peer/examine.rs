@@ -120,6 +120,8 @@ pub(super) struct Todo {
     pub size: u64,
     /// Bytes that are in use, the whole of them or the elements that a length counts.
     pub used: u64,
+    /// A length counts them: none is spare.
+    pub counted: bool,
     pub slot: u32,
     pub copy: Placed,
 }
@@ -305,6 +307,7 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
             target: super::shape::Target::Type(slot),
             exact: slot,
             bound: Bound::One,
+            never_null: true,
             name: self.known.desc(slot).map_or("", |d| d.name()).to_owned(),
         };
         let spot = self.decided.spot(self.space, self.known, root, K::COPIES)?;
@@ -377,6 +380,7 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
                 addr: spot.addr,
                 size: spot.size,
                 used: used.min(spot.size),
+                counted: used != u64::MAX,
                 slot: spot.slot,
                 copy,
             });
@@ -577,7 +581,11 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
             return Ok(());
         };
         if value == 0 && matches!(rule.bound, Bound::One | Bound::Text) {
-            return Ok(());
+            // Behind the first element may be room that is not in use.
+            let spare = !todo.counted && word as u64 * 8 >= ty.desc.size();
+            if !rule.never_null || spare {
+                return Ok(());
+            }
         }
         match self.edge(todo, words, rule, word, value) {
             Ok(()) => Ok(()),
@@ -596,6 +604,9 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
     ) -> Result<(), Stop<K::Error>> {
         if rule.bound != Bound::One {
             return self.bounded(todo, words, rule, word, value);
+        }
+        if value == 0 {
+            return Err(null(rule));
         }
         self.report.pointers += 1;
         let spot = self
@@ -624,8 +635,7 @@ impl<S: SpanSpace + ?Sized, K: Sink> Run<'_, S, K> {
         ty: &Known,
     ) -> Result<(), Box<GraphError<K::Error>>> {
         let elements = ty.desc.elements_in(todo.used);
-        // Where a length counts the elements, none of them is spare.
-        let spare = todo.used == todo.size;
+        let spare = !todo.counted;
         let wrong = match K::COPIES {
             false => wrong_value(ty, words, todo.used, 0..elements, spare),
             true => {
@@ -677,6 +687,13 @@ pub(super) fn wrong_value(
         }
     }
     None
+}
+
+#[cold]
+pub(super) fn null<E>(rule: &Rule) -> Stop<E> {
+    Stop::from(Fault::Null {
+        expected: rule.name.clone(),
+    })
 }
 
 #[cold]

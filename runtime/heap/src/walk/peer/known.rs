@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::shape::{Bound, Rule, Scalar, Target, Values, bounds_of, distrusted, scalar};
+use super::shape::{Bound, Demand, Rule, Scalar, Target, Values, bounds_of, distrusted, scalar};
 use crate::walk::plan::Plan;
 use vernal_format::types::{FieldKind, TypeDesc};
 
@@ -19,6 +19,8 @@ pub(super) struct Known {
     pub values: Box<[Values]>,
     /// Whether an element of zeros is none.
     pub zero_is_none: bool,
+    /// Whether one of its pointers is never null.
+    pub never_null: bool,
     /// Any bytes are a value, and there are no pointers.
     pub plain: bool,
     /// Why its objects are not taken from a peer.
@@ -58,6 +60,51 @@ impl KnownTypes {
             }
         }
         known
+    }
+
+    /// Demands more of a type, if it is known.
+    pub fn require(&mut self, id: u64, demands: &[Demand]) {
+        let Some(known) = self.slot(id).and_then(|s| self.types.get_mut(s as usize)) else {
+            return;
+        };
+        let mut values = known.values.to_vec();
+        for demand in demands {
+            let (at, size) = match demand {
+                Demand::NotNull { offset } => (*offset, 8),
+                Demand::OneOf { offset, size, .. } => (*offset, *size),
+            };
+            let fields = known.desc.fields().iter().enumerate();
+            // An array has one demand for each element; they are all the same.
+            let covers = |f: &vernal_format::types::Field| {
+                let distance = at.wrapping_sub(f.offset);
+                let stride = u64::from(f.stride).max(1);
+                at >= f.offset
+                    && distance.is_multiple_of(stride)
+                    && (f.is_flex() || distance / stride < f.count.into())
+                    && f.elem_size == size
+            };
+            for (index, field) in fields.filter(|(_, f)| covers(f)) {
+                match demand {
+                    Demand::NotNull { .. } if field.kind == FieldKind::Pointer => {
+                        known.never_null = true;
+                        if let Some(rule) = known.rules.get_mut(index) {
+                            rule.never_null = true;
+                        }
+                    }
+                    Demand::OneOf { values: list, .. }
+                        if matches!(field.kind, FieldKind::Integer | FieldKind::Enum) =>
+                    {
+                        values.retain(|v: &Values| v.field != index as u32);
+                        values.push(Values::one_of((index, field), list));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        known.zero_is_none = known.never_null || values.iter().any(|v| !v.takes(0));
+        known.plain &= values.is_empty();
+        known.values = values.into();
+        known.few = few(&known.plan, &known.desc, &known.rules, &known.values);
     }
 
     /// How many types.
@@ -115,6 +162,7 @@ impl KnownTypes {
                 target,
                 exact: slot.unwrap_or(u32::MAX),
                 bound,
+                never_null: false,
                 name: f.target.clone(),
             }
         };
@@ -139,6 +187,7 @@ impl Known {
             plan: Plan::of(&desc),
             few: None,
             rules: Box::default(),
+            never_null: false,
             zero_is_none: values.iter().any(|v| !v.takes(0)),
             plain: !addresses && values.is_empty() && refused.is_none(),
             values,
@@ -203,7 +252,7 @@ fn few(plan: &Plan, desc: &TypeDesc, rules: &[Rule], values: &[Values]) -> Optio
                 first: word as u32,
                 count: 1,
                 rule: run.field,
-                skip_null: matches!(rule.bound, Bound::One | Bound::Text),
+                skip_null: matches!(rule.bound, Bound::One | Bound::Text) && !rule.never_null,
             }),
         }
     });

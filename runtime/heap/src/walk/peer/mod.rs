@@ -22,3 +22,4 @@ mod shape;
 pub use arena::Arena;
 pub use examine::{Allowed, Examiner, GraphCopy, GraphError, GraphReport, GraphTarget, Placed};
 pub use known::KnownTypes;
+pub use shape::Demand;

@@ -55,8 +55,29 @@ pub(super) struct Rule {
     /// Place of the type that it usually points to.
     pub exact: u32,
     pub bound: Bound,
+    /// Null is no value.
+    pub never_null: bool,
     /// Name of the target, as the type has it.
     pub name: String,
+}
+
+/// What a value has to be besides what its type's descriptor says: languages promise more than layouts do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Demand {
+    /// The pointer at this offset is never null.
+    NotNull {
+        /// From the start of an element.
+        offset: u64,
+    },
+    /// The integer at this offset is one of these.
+    OneOf {
+        /// From the start of an element.
+        offset: u64,
+        /// Its bytes.
+        size: u32,
+        /// Its values, as unsigned numbers of that size.
+        values: Vec<u64>,
+    },
 }
 
 /// A field that not every value fits.
@@ -70,6 +91,10 @@ pub(super) struct Values {
     pub size: u32,
     min: i64,
     span: u64,
+    /// Only these, in order.
+    set: Option<Box<[u64]>>,
+    /// Not these: the surrogates are no characters of Rust.
+    except: Option<(u64, u64)>,
 }
 
 impl Values {
@@ -88,12 +113,37 @@ impl Values {
             size: f.elem_size,
             min: min.into(),
             span: i64::from(max).wrapping_sub(min.into()) as u64,
+            set: None,
+            except: (f.target == "char" && f.elem_size == 4).then_some((0xd800, 0xdfff)),
         })
+    }
+
+    /// The integer field that a demand speaks of.
+    pub fn one_of((index, f): (usize, &Field), values: &[u64]) -> Values {
+        let mut set = values.to_vec();
+        set.sort_unstable();
+        Values {
+            field: index as u32,
+            offset: f.offset,
+            stride: f.stride.into(),
+            count: f.count.into(),
+            flex: f.is_flex(),
+            size: f.elem_size,
+            min: 0,
+            span: u64::MAX,
+            set: Some(set.into()),
+            except: None,
+        }
     }
 
     /// Whether the bytes, as an unsigned number, are a value.
     #[inline(always)]
     pub fn takes(&self, raw: u64) -> bool {
+        self.in_range(raw) && self.is_listed(raw)
+    }
+
+    #[inline(always)]
+    fn in_range(&self, raw: u64) -> bool {
         let raw = match self.min < 0 {
             true => {
                 let shift = 64 - 8 * self.size.min(8);
@@ -103,12 +153,24 @@ impl Values {
         };
         raw.wrapping_sub(self.min as u64) <= self.span
     }
+
+    #[inline(always)]
+    fn is_listed(&self, raw: u64) -> bool {
+        match (&self.set, self.except) {
+            (None, None) => true,
+            (set, except) => {
+                set.as_ref().is_none_or(|s| s.binary_search(&raw).is_ok())
+                    && except.is_none_or(|(first, last)| raw < first || raw > last)
+            }
+        }
+    }
 }
 
 /// What is wrong with a value that [`Values::takes`] refuses.
 pub(super) fn fault_of(field: &Field, raw: u64) -> crate::walk::Fault {
     match field.kind {
         FieldKind::Bool => crate::walk::Fault::Bool { value: raw },
+        FieldKind::Integer => crate::walk::Fault::NotListed { value: raw },
         _ => {
             let (min, max) = field.enum_range();
             crate::walk::Fault::Enum {

@@ -1,0 +1,289 @@
+//! The C interface of `vernal_rpc.h`: what both sides share.
+
+mod client;
+mod server;
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use vernal_pool::capi;
+use vernal_pool::program::{VnType, lookup};
+use vernal_rpc_core::registry::Puddled;
+use vernal_rpc_core::shm::Shm;
+use vernal_rpc_core::{
+    Body, ChannelOptions, Code, ConnectOptions, Error, Passed, TEXT_MAX, Trust, WaitPolicy,
+};
+
+const PLAIN: u32 = 1;
+const SPIN: u32 = 2;
+const BLOCK: u32 = 4;
+
+std::thread_local! {
+    static REMOTE: Cell<u32> = const { Cell::new(0) };
+}
+
+/// `struct vn_rpc_options` of `vernal_rpc.h`. Fields that are 0 have their usual value.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct VnRpcOptions {
+    size: u32,
+    flags: u32,
+    mode: u32,
+    threads: u32,
+    slots: u32,
+    timeout_ms: u32,
+    max_bytes: u64,
+    max_objects: u64,
+}
+
+/// `vn_rpc_arg` of `vernal_rpc.h`: an object, or bytes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct VnRpcArg {
+    object: *const c_void,
+    bytes: *const c_void,
+    len: usize,
+}
+
+/// `vernal_error` of the headers.
+fn code(e: &Error) -> c_int {
+    match e {
+        Error::NotFound { .. } => -8,
+        Error::Taken { .. } => -4,
+        Error::Access { .. } => -7,
+        Error::Os { .. } => -2,
+        Error::TooLarge { .. } => -3,
+        Error::PeerDied { .. } => -20,
+        Error::Closed { .. } => -21,
+        Error::DeadlineExceeded { .. } => -22,
+        Error::Remote { .. } => -23,
+        Error::Unverified { .. } => -24,
+        Error::Corrupt { .. } | Error::Incompatible { .. } => -25,
+        Error::Registry { .. } => -26,
+        _ => -1,
+    }
+}
+
+#[cold]
+fn fail(e: &Error) -> c_int {
+    let code = code(e);
+    let remote = match e {
+        Error::Remote { failure, .. } => match failure.code {
+            Code::Application(n) => n,
+            _ => 0,
+        },
+        _ => 0,
+    };
+    REMOTE.set(remote);
+    crate::remember_as(code, &e.to_string());
+    code
+}
+
+#[cold]
+fn fail_pool(e: &vernal_pool::Error) -> c_int {
+    crate::pool::fail(e)
+}
+
+fn invalid(what: impl Into<String>, remedy: &'static str) -> Error {
+    Error::Invalid {
+        what: what.into(),
+        remedy,
+    }
+}
+
+fn status(r: Result<(), Error>) -> c_int {
+    match r {
+        Ok(()) => 0,
+        Err(e) => fail(&e),
+    }
+}
+
+/// A value that C holds by its address until it gives it back.
+fn hand_out<T>(r: Result<T, Error>) -> *mut T {
+    match r {
+        Ok(value) => Box::into_raw(Box::new(value)),
+        Err(e) => {
+            fail(&e);
+            std::ptr::null_mut()
+        }
+    }
+}
+
+/// The name and the options that a caller gave.
+///
+/// # Safety
+///
+/// `name` is NULL or a NUL-terminated string, `options` NULL or a `struct vn_rpc_options`.
+unsafe fn given(
+    name: *const c_char,
+    options: *const VnRpcOptions,
+) -> Result<(String, VnRpcOptions), Error> {
+    if name.is_null() {
+        return Err(invalid("the name is NULL", "pass the channel's name"));
+    }
+    // SAFETY: the caller's promise.
+    let name = unsafe { CStr::from_ptr(name) };
+    let options = match options.is_null() {
+        true => VnRpcOptions::default(),
+        // SAFETY: the caller's promise.
+        false => unsafe { *options },
+    };
+    let known = options.size == 0 || options.size as usize == size_of::<VnRpcOptions>();
+    if !known || options.flags & !(PLAIN | SPIN | BLOCK) != 0 {
+        return Err(invalid(
+            format!(
+                "options of {} bytes with flags {:#x}",
+                options.size, options.flags
+            ),
+            "set size to sizeof(struct vn_rpc_options), and only the flags of vernal_rpc.h",
+        ));
+    }
+    Ok((name.to_string_lossy().into_owned(), options))
+}
+
+impl VnRpcOptions {
+    fn trust(&self) -> Trust {
+        match self.flags & PLAIN != 0 {
+            true => Trust::Plain,
+            false => Trust::Verify,
+        }
+    }
+
+    fn wait(&self) -> WaitPolicy {
+        match (self.flags & SPIN != 0, self.flags & BLOCK != 0) {
+            (true, _) => WaitPolicy::Spin,
+            (false, true) => WaitPolicy::Block,
+            _ => WaitPolicy::Adaptive,
+        }
+    }
+
+    fn channel(&self) -> ChannelOptions {
+        let mut o = ChannelOptions {
+            trust: self.trust(),
+            wait: self.wait(),
+            threads: self.threads as usize,
+            ..ChannelOptions::default()
+        };
+        if self.mode != 0 {
+            o.mode = self.mode as u16;
+        }
+        if self.slots != 0 {
+            o.slots = self.slots;
+        }
+        if self.max_bytes != 0 {
+            o.max_bytes = self.max_bytes;
+        }
+        if self.max_objects != 0 {
+            o.max_objects = self.max_objects;
+        }
+        o
+    }
+
+    fn connect(&self) -> ConnectOptions {
+        let mut o = ConnectOptions {
+            trust: self.trust(),
+            wait: self.wait(),
+            ..ConnectOptions::default()
+        };
+        if self.timeout_ms != 0 {
+            o.timeout = Duration::from_millis(self.timeout_ms.into());
+        }
+        if self.slots != 0 {
+            o.slots = self.slots;
+        }
+        if self.max_bytes != 0 {
+            o.max_bytes = self.max_bytes;
+        }
+        if self.max_objects != 0 {
+            o.max_objects = self.max_objects;
+        }
+        o
+    }
+}
+
+/// puddled's names, asked for at first use.
+fn shm() -> Result<Shm, Error> {
+    static SHM: Mutex<Option<Shm>> = Mutex::new(None);
+    let mut shm = SHM.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = &*shm {
+        return Ok(known.clone());
+    }
+    let name = std::env::args_os().next().unwrap_or_default();
+    let name = std::path::Path::new(&name).file_name().unwrap_or_default();
+    let puddled = Puddled::new(&name.to_string_lossy())?;
+    Ok(shm.insert(Shm::new(Arc::new(puddled))).clone())
+}
+
+/// The id of a type that the compiler emitted; `None` for NULL: plain bytes.
+///
+/// # Safety
+///
+/// `ty` is NULL or what the compiler emitted.
+unsafe fn type_id(ty: *const VnType) -> Result<Option<u64>, Error> {
+    if ty.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    match unsafe { lookup(ty) } {
+        Ok(known) => Ok(Some(known.desc.id())),
+        Err(e) => Err(invalid(
+            e.to_string(),
+            "compile the program again with vernal-cc",
+        )),
+    }
+}
+
+/// The body of an object that lies in the heap `handle`.
+fn object_body(object: *const c_void, handle: usize) -> Result<Body, Error> {
+    let addr = object as u64;
+    if capi::handle_of(addr) != handle {
+        return Err(invalid(
+            format!("{addr:#x} does not lie in the heap that this side passes objects from"),
+            "allocate it in that heap, or copy it there with vn_copy",
+        ));
+    }
+    match capi::type_id(addr) {
+        Ok(type_id) => Ok(Body::Object { addr, type_id }),
+        Err(e) => Err(invalid(e.to_string(), "allocate objects with vn_new")),
+    }
+}
+
+/// The body of plain bytes.
+///
+/// # Safety
+///
+/// `bytes` points to `len` bytes, or `len` is 0.
+unsafe fn bytes_body(bytes: *const c_void, len: usize) -> Result<Body, Error> {
+    if len == 0 {
+        return Ok(Body::EMPTY);
+    }
+    if bytes.is_null() || len > TEXT_MAX {
+        return Err(Error::TooLarge {
+            what: "the number of plain bytes",
+            value: len as u64,
+            limit: TEXT_MAX as u64,
+            remedy: "pass an object",
+        });
+    }
+    // SAFETY: the caller's promise.
+    let data = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), len) };
+    Body::from_bytes(data).ok_or_else(|| invalid("too many bytes", "pass an object"))
+}
+
+fn passed(passed: Passed) -> c_int {
+    match passed {
+        Passed::Inline => 0,
+        Passed::Copied => 1,
+        Passed::Sealed(_) => 2,
+        Passed::Plain => 3,
+        _ => -1,
+    }
+}
+
+/// The application's code of this thread's last failed call. See `vernal_rpc.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn vn_rpc_remote_code() -> u32 {
+    REMOTE.get()
+}

@@ -1,0 +1,373 @@
+//! The server's side of `vernal_rpc.h`.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::time::Duration;
+
+use vernal_pool::program::VnType;
+use vernal_pool::{Error as PoolError, capi};
+use vernal_rpc_core::{Answer, Body, Call, Channel, Code, Error, Failure, Signature};
+
+use super::{
+    VnRpcOptions, bytes_body, fail, fail_pool, given, hand_out, invalid, object_body, shm, status,
+    type_id,
+};
+use crate::pool::VnPool;
+
+/// A call as a handler in C has it.
+#[derive(Debug)]
+pub struct VnRpcCall<'a, 'b> {
+    call: &'a mut Call<'b>,
+    answer: Option<Answer>,
+    failure: Option<Failure>,
+    /// Items were sent: the answer is a stream.
+    stream: bool,
+}
+
+type HandlerFn = extern "C" fn(*mut VnRpcCall<'_, '_>, *mut c_void) -> c_int;
+type ReleaseFn = extern "C" fn(*mut c_void, *mut c_void);
+
+/// Opens a channel. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `name` is NULL or a NUL-terminated string, `options` NULL or a `struct vn_rpc_options`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_open(
+    name: *const c_char,
+    options: *const VnRpcOptions,
+) -> *mut Channel {
+    // SAFETY: the caller's promise.
+    let given = unsafe { given(name, options) };
+    hand_out(given.and_then(|(name, options)| Channel::open(&shm()?, &name, options.channel())))
+}
+
+/// Serves a method. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `channel` is what `vn_rpc_open` returned; the types are NULL or what the compiler emitted; `handler` may be called with
+/// `arg` from any thread that runs the channel, as long as it is open.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_serve_type(
+    channel: *const Channel,
+    method: u32,
+    argument: *const VnType,
+    reply: *const VnType,
+    handler: Option<HandlerFn>,
+    arg: *mut c_void,
+) -> c_int {
+    let Some(handler) = handler else {
+        return fail(&invalid("the handler is NULL", "pass a function"));
+    };
+    // SAFETY: the caller's promise.
+    let types = unsafe { type_id(argument).and_then(|a| Ok((a, type_id(reply)?))) };
+    let (argument, reply) = match types {
+        Ok(types) => types,
+        Err(e) => return fail(&e),
+    };
+    let arg = arg as usize;
+    // SAFETY: the caller's promise.
+    unsafe { &*channel }.serve(method, Signature { argument, reply }, move |call| {
+        handle(call, handler, arg)
+    });
+    0
+}
+
+fn handle(call: &mut Call<'_>, handler: HandlerFn, arg: usize) -> Result<Answer, Failure> {
+    let mut state = VnRpcCall {
+        call,
+        answer: None,
+        failure: None,
+        stream: false,
+    };
+    let result = handler(&mut state, arg as *mut c_void);
+    if result == 0 && state.failure.is_none() {
+        let none = match state.stream {
+            true => Answer::Ended,
+            false => Answer::EMPTY,
+        };
+        return Ok(state.answer.take().unwrap_or(none));
+    }
+    give_back(state.answer.take());
+    Err(match state.failure.take() {
+        Some(failure) => failure,
+        None if result > 0 => Failure::application(result as u32, ""),
+        None => Failure::new(Code::Internal, crate::last_error_text()),
+    })
+}
+
+/// Releases the object of an answer that nobody gets.
+fn give_back(answer: Option<Answer>) {
+    if let Some(Answer::Object { release, .. }) = answer {
+        release();
+    }
+}
+
+/// Serves on this thread. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `channel` is what `vn_rpc_open` returned.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_run(channel: *const Channel) -> c_int {
+    // SAFETY: the caller's promise.
+    status(unsafe { &*channel }.run())
+}
+
+/// Goes away. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `channel` is what `vn_rpc_open` returned.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_shutdown(channel: *const Channel, grace_ms: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { &*channel }.shutdown(Duration::from_millis(grace_ms.into()));
+}
+
+/// Closes a channel. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `channel` is NULL or what `vn_rpc_open` returned, no thread is in `vn_rpc_run` with it, and it is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_close(channel: *mut Channel) {
+    if !channel.is_null() {
+        // SAFETY: the caller's promise.
+        drop(unsafe { Box::from_raw(channel) });
+    }
+}
+
+fn pool(r: Result<vernal_pool::Pool, Error>) -> *mut VnPool {
+    match r {
+        Ok(pool) => pool.handle() as *mut VnPool,
+        Err(e) => {
+            fail(&e);
+            std::ptr::null_mut()
+        }
+    }
+}
+
+/// The heap that all clients read. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `channel` is what `vn_rpc_open` returned.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_shared_heap(channel: *const Channel) -> *mut VnPool {
+    // SAFETY: the caller's promise.
+    let heap = unsafe { &*channel }.shared_heap();
+    pool(heap.map_or_else(
+        || {
+            Err(invalid(
+                "this channel has no shared memory",
+                "open it on this host",
+            ))
+        },
+        vernal_rpc_core::shm::ChannelHeap::pool,
+    ))
+}
+
+/// The argument's object. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_argument(call: *const VnRpcCall<'_, '_>) -> *const c_void {
+    // SAFETY: the caller's promise.
+    unsafe { &*call }.call.object().unwrap_or(0) as *const c_void
+}
+
+/// The argument's bytes. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given; `len` is NULL or takes a number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_argument_bytes(
+    call: *const VnRpcCall<'_, '_>,
+    len: *mut usize,
+) -> *const c_void {
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { &*call }.call.bytes();
+    if !len.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { *len = bytes.len() };
+    }
+    bytes.as_ptr().cast()
+}
+
+/// How the argument got here. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_argument_passed(call: *const VnRpcCall<'_, '_>) -> c_int {
+    // SAFETY: the caller's promise.
+    super::passed(unsafe { &*call }.call.passed())
+}
+
+/// The caller's user; -1: another host's.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_caller_uid(call: *const VnRpcCall<'_, '_>) -> i64 {
+    // SAFETY: the caller's promise.
+    unsafe { &*call }.call.peer().uid.map_or(-1, i64::from)
+}
+
+/// Whether nobody waits any more. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_is_cancelled(call: *mut VnRpcCall<'_, '_>) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { &mut *call }.call.is_cancelled().into()
+}
+
+/// The heap that replies come from. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_reply_heap(call: *const VnRpcCall<'_, '_>) -> *mut VnPool {
+    // SAFETY: the caller's promise.
+    pool(unsafe { &*call }.call.heap())
+}
+
+fn set(call: &mut VnRpcCall<'_, '_>, answer: Result<Answer, Error>) -> c_int {
+    match answer {
+        Ok(answer) => {
+            give_back(call.answer.replace(answer));
+            0
+        }
+        Err(e) => fail(&e),
+    }
+}
+
+/// Replies with bytes. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given; `bytes` points to `len` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_set_bytes(
+    call: *mut VnRpcCall<'_, '_>,
+    bytes: *const c_void,
+    len: usize,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let (call, body) = unsafe { (&mut *call, bytes_body(bytes, len)) };
+    set(call, body.map(Answer::Body))
+}
+
+/// Replies with an object. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given; `release` may be called with `object` and `arg` once, from any thread that
+/// runs the channel.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_set_object(
+    call: *mut VnRpcCall<'_, '_>,
+    object: *mut c_void,
+    release: Option<ReleaseFn>,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let call = unsafe { &mut *call };
+    let (at, arg) = (object as usize, arg as usize);
+    let answer = call.call.heap().and_then(|heap| {
+        let body = object_body(object, heap.handle())?;
+        let Body::Object { addr, type_id } = body else {
+            return Err(invalid("no object", "pass one"));
+        };
+        let release = Box::new(move || match release {
+            Some(release) => release(at as *mut c_void, arg as *mut c_void),
+            // The object alone: what it points to is the handler's business.
+            None => {
+                let _: Result<(), PoolError> = capi::free(at as u64);
+            }
+        });
+        Ok(Answer::Object {
+            addr,
+            type_id,
+            release,
+        })
+    });
+    set(call, answer)
+}
+
+/// Replies with an object of the heap that all clients read. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_set_shared(
+    call: *mut VnRpcCall<'_, '_>,
+    object: *const c_void,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let call = unsafe { &mut *call };
+    let addr = object as u64;
+    match capi::type_id(addr) {
+        Ok(type_id) => set(call, Ok(Answer::Shared { addr, type_id })),
+        Err(e) => fail_pool(&e),
+    }
+}
+
+/// Sends what was set as an item of a stream. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_send_item(call: *mut VnRpcCall<'_, '_>) -> c_int {
+    // SAFETY: the caller's promise.
+    let call = unsafe { &mut *call };
+    let item = call.answer.take().unwrap_or(Answer::EMPTY);
+    match call.call.send(item) {
+        Ok(()) => {
+            call.stream = true;
+            0
+        }
+        Err(failure) => {
+            let e = Error::Closed {
+                what: failure.to_string(),
+            };
+            call.failure = Some(failure);
+            fail(&e)
+        }
+    }
+}
+
+/// Fails the call. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given; `text` is NULL or a NUL-terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_fail(
+    call: *mut VnRpcCall<'_, '_>,
+    code: u32,
+    text: *const c_char,
+) -> c_int {
+    let text = match text.is_null() {
+        true => String::new(),
+        // SAFETY: the caller's promise.
+        false => unsafe { CStr::from_ptr(text) }
+            .to_string_lossy()
+            .into_owned(),
+    };
+    // SAFETY: the caller's promise.
+    unsafe { &mut *call }.failure = Some(Failure::application(code, text));
+    0
+}
