@@ -72,8 +72,7 @@ static inline vn_rpc_arg vn_rpc_bytes(const void *bytes, size_t len) {
 /* How something got here. */
 #define VN_RPC_PASSED_INLINE 0 /* plain bytes */
 #define VN_RPC_PASSED_COPIED 1 /* copied and verified on the way */
-#define VN_RPC_PASSED_SEALED 2 /* sealed and verified in place */
-#define VN_RPC_PASSED_PLAIN 3  /* in place, unchecked: VN_RPC_PLAIN */
+#define VN_RPC_PASSED_PLAIN 2  /* in place, unchecked: VN_RPC_PLAIN */
 
 /* ---- Servers ---- */
 

@@ -276,8 +276,7 @@ fn passed(passed: Passed) -> c_int {
     match passed {
         Passed::Inline => 0,
         Passed::Copied => 1,
-        Passed::Sealed(_) => 2,
-        Passed::Plain => 3,
+        Passed::Plain => 2,
         _ => -1,
     }
 }
