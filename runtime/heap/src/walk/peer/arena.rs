@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::atomic::AtomicU64;
 
-use super::examine::{GraphTarget, Placed};
+use super::outcome::{GraphTarget, Placed};
 use vernal_format::types::TypeDesc;
 
 /// Words of the first block; each one is twice as large as the one before, up to 1 MiB.

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::decided::{RAW, Spot};
-use super::examine::{Run, Seen, Sink, Stop, Todo, null, wrong_value};
+use super::examine::Run;
 use super::shape::{Bound, Rule, Scalar, Target};
+use super::step::{Seen, Sink, Stop, Todo, null, wrong_value};
 use crate::SpanSpace;
 use crate::walk::Fault;
 use vernal_format::types::{FieldKind, TypeDesc};

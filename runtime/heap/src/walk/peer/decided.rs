@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use vernal_abi::puddle::PUDDLE_MIN;
 use vernal_format::puddle::{CLASSES, PAGE_BYTES, PAGE_SHIFT};
 
-use super::examine::Placed;
 use super::known::KnownTypes;
+use super::outcome::Placed;
 use super::shape::scalar;
 use crate::walk::Fault;
 use crate::{Span, SpanSpace, TYPE_RAW};

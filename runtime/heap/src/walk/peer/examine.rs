@@ -1,108 +1,15 @@
 //! The examination: one way through the graph, for verifying in place and for copying.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use thiserror::Error;
 
 use super::decided::{Decided, RAW, Spot};
 use super::known::{Few, Known, KnownTypes};
+use super::outcome::{Allowed, GraphCopy, GraphError, GraphReport, GraphTarget, Placed};
 use super::shape::{Bound, Rule, fault_of};
-use crate::walk::inspect::read_uint;
+use super::step::{Copies, InPlace, Sink, Stop, Todo, inside, named, null, unmapped, wrong_value};
 use crate::walk::{Budget, Fault, Window};
 use crate::{Object, SpanSpace};
-use vernal_format::types::TypeDesc;
-
-/// Where an examination may look.
-#[derive(Debug, Clone, Copy)]
-pub enum Allowed<'a> {
-    /// Everywhere in the peer's heap.
-    All,
-    /// Only inside these ranges, by address: start and end. What lies outside is not sealed.
-    Ranges(&'a [(u64, u64)]),
-}
-
-/// Where a copy lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Placed {
-    /// Its address.
-    pub addr: u64,
-    /// What the target makes of it.
-    pub block: usize,
-    /// The same.
-    pub word: usize,
-}
-
-/// Where copies go: memory that no peer can write, and that nobody else knows yet.
-pub trait GraphTarget {
-    /// What can go wrong there.
-    type Error;
-    /// Room for an object of `size` bytes, a multiple of 8, at a multiple of `align`. `ty`: its type, the receiver's own.
-    fn place(
-        &mut self,
-        size: u64,
-        align: u64,
-        ty: Option<&TypeDesc>,
-    ) -> Result<Placed, Self::Error>;
-    /// The words of an object that was placed.
-    fn words(&self, at: Placed, count: usize) -> Option<&[AtomicU64]>;
-}
-
-/// What an examination did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct GraphReport {
-    /// Objects.
-    pub objects: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Pointers that are not null.
-    pub pointers: u64,
-}
-
-/// A graph that was copied.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct GraphCopy {
-    /// Address of the root's copy.
-    pub root: u64,
-    /// What was copied.
-    pub report: GraphReport,
-}
-
-/// Why a graph is refused.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum GraphError<E = Infallible> {
-    /// Something in it is wrong.
-    #[error("{place} (at {addr:#x}) {fault}")]
-    Fault {
-        /// Type and field, or `root`.
-        place: String,
-        /// Address of the field.
-        addr: u64,
-        /// What is wrong.
-        fault: Fault,
-    },
-    /// More than the budget allows.
-    #[error(
-        "the graph has more than {objects} objects or {bytes} bytes: send less, or raise the receiver's limit"
-    )]
-    Budget {
-        /// Objects allowed.
-        objects: u64,
-        /// Bytes allowed.
-        bytes: u64,
-    },
-    /// The receiver does not know the type that it asks for.
-    #[error("no type with the id {id:016x} is known here: pass it to the set of known types")]
-    Expected {
-        /// The id.
-        id: u64,
-    },
-    /// The target of the copy refused.
-    #[error("the target of the copy: {0}")]
-    Target(E),
-}
-
 /// Examines the graphs of one peer. It keeps what it learned of that peer's types, and its memory, from one to the next: a
 /// heap needs one of its own.
 #[derive(Debug)]
@@ -111,87 +18,6 @@ pub struct Examiner {
     decided: Decided,
     stack: Vec<Todo>,
     text: Vec<u8>,
-}
-
-/// An object that is known and not yet examined.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Todo {
-    pub addr: u64,
-    pub size: u64,
-    /// Bytes that are in use, the whole of them or the elements that a length counts.
-    pub used: u64,
-    /// A length counts them: none is spare.
-    pub counted: bool,
-    pub slot: u32,
-    pub copy: Placed,
-}
-
-/// An object whose bound is checked: where its bytes are now.
-#[derive(Clone, Copy)]
-pub(super) struct Seen {
-    pub spot: Spot,
-    pub copy: Placed,
-}
-
-/// Why the examination ends. Boxed, because nearly all results are none.
-pub(super) enum Stop<E> {
-    Fault(Box<Fault>),
-    Error(Box<GraphError<E>>),
-}
-
-impl<E> From<Box<Fault>> for Stop<E> {
-    fn from(fault: Box<Fault>) -> Self {
-        Stop::Fault(fault)
-    }
-}
-
-impl<E> From<Fault> for Stop<E> {
-    #[cold]
-    fn from(fault: Fault) -> Self {
-        Stop::Fault(Box::new(fault))
-    }
-}
-
-/// Where the checked bytes are.
-pub(super) trait Sink {
-    type Error;
-    const COPIES: bool;
-    fn place(
-        &mut self,
-        size: u64,
-        align: u64,
-        ty: Option<&TypeDesc>,
-    ) -> Result<Placed, Self::Error>;
-    fn words(&self, at: Placed, count: usize) -> Option<&[AtomicU64]>;
-}
-
-/// The bytes stay where they are.
-struct InPlace;
-
-impl Sink for InPlace {
-    type Error = Infallible;
-    const COPIES: bool = false;
-    fn place(&mut self, _: u64, _: u64, _: Option<&TypeDesc>) -> Result<Placed, Infallible> {
-        Ok(Placed::default())
-    }
-    fn words(&self, _: Placed, _: usize) -> Option<&[AtomicU64]> {
-        None
-    }
-}
-
-struct Copies<'a, T>(&'a mut T);
-
-impl<T: GraphTarget> Sink for Copies<'_, T> {
-    type Error = T::Error;
-    const COPIES: bool = true;
-    #[inline(always)]
-    fn place(&mut self, size: u64, align: u64, ty: Option<&TypeDesc>) -> Result<Placed, T::Error> {
-        self.0.place(size, align, ty)
-    }
-    #[inline(always)]
-    fn words(&self, at: Placed, count: usize) -> Option<&[AtomicU64]> {
-        self.0.words(at, count)
-    }
 }
 
 impl Examiner {
@@ -652,80 +478,6 @@ impl<S: SpanSpace + ?Sized, K: Sink> Run<'_, S, K> {
         match wrong {
             None => Ok(()),
             Some((at, fault)) => Err(named(todo, ty, (at / 8) as usize, Stop::from(fault))),
-        }
-    }
-}
-
-/// The first value among these elements that is none: its place and what is wrong. `spare`: what is zero behind the first
-/// element may not be in use.
-pub(super) fn wrong_value(
-    ty: &Known,
-    words: &[AtomicU64],
-    size: u64,
-    elements: std::ops::Range<u64>,
-    spare: bool,
-) -> Option<(u64, Fault)> {
-    for element in elements {
-        for v in &ty.values {
-            let base = element * ty.desc.size() + v.offset;
-            let count = match v.flex {
-                false => v.count,
-                true => match size.checked_sub(base + u64::from(v.size)) {
-                    Some(rest) => rest / v.stride.max(1) + 1,
-                    None => 0,
-                },
-            };
-            for i in 0..count {
-                let at = base + i * v.stride;
-                let raw = read_uint(words, at, v.size);
-                let unused = spare && raw == 0 && (element > 0 || v.flex);
-                if !unused && !v.takes(raw) {
-                    let field = ty.desc.fields().get(v.field as usize)?;
-                    return Some((at, fault_of(field, raw)));
-                }
-            }
-        }
-    }
-    None
-}
-
-#[cold]
-pub(super) fn null<E>(rule: &Rule) -> Stop<E> {
-    Stop::from(Fault::Null {
-        expected: rule.name.clone(),
-    })
-}
-
-#[cold]
-fn unmapped<E>(value: u64) -> Stop<E> {
-    Stop::from(Fault::Outside { value })
-}
-
-#[cold]
-fn inside(ranges: &[(u64, u64)], spot: &Spot) -> Result<(), Fault> {
-    let at = ranges.partition_point(|r| r.0 <= spot.addr);
-    let range = at.checked_sub(1).and_then(|at| ranges.get(at));
-    match range {
-        Some(r) if spot.addr.saturating_add(spot.size) <= r.1 => Ok(()),
-        _ => Err(Fault::NotSealed {
-            value: spot.addr,
-            size: spot.size,
-        }),
-    }
-}
-
-#[cold]
-fn named<E>(todo: &Todo, ty: &Known, word: usize, stop: Stop<E>) -> Box<GraphError<E>> {
-    match stop {
-        Stop::Error(e) => e,
-        Stop::Fault(fault) => {
-            let at = word as u64 * 8;
-            let place = crate::walk::path::place_name(Some(&ty.desc), at);
-            Box::new(GraphError::Fault {
-                place: format!("{}.{place}", ty.desc.name()),
-                addr: todo.addr.saturating_add(at),
-                fault: *fault,
-            })
         }
     }
 }

@@ -17,9 +17,12 @@ mod bounds;
 mod decided;
 mod examine;
 mod known;
+mod outcome;
 mod shape;
+mod step;
 
 pub use arena::Arena;
-pub use examine::{Allowed, Examiner, GraphCopy, GraphError, GraphReport, GraphTarget, Placed};
+pub use examine::Examiner;
 pub use known::KnownTypes;
+pub use outcome::{Allowed, GraphCopy, GraphError, GraphReport, GraphTarget, Placed};
 pub use shape::Demand;
