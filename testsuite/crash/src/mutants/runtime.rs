@@ -110,6 +110,15 @@ pub const MUTANTS: &[Mutant] = &[
 /// Those of soak.
 pub const MORE: &[Mutant] = &[
     Mutant {
+        name: "a line of a moved pool that nobody has stored to is committed alone",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/commit.rs",
+            search: "            Deferred::Untouched => return Ok(()),",
+            replace: "            Deferred::Untouched => {}",
+        }],
+        test: &["test", "-p", "vernal-pool", "--test", "deferred"],
+    },
+    Mutant {
         name: "a journal is removed although files that were moved with it need it",
         edits: &[Edit {
             file: "runtime/snapshot/src/file.rs",
