@@ -1,5 +1,6 @@
 //! Channels, connections and segments with real processes and users: sharing, access, quotas, a thousand connections.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use vernal_puddled_proto::ErrorCode;
@@ -239,4 +240,35 @@ fn errors_carry_their_code() {
     assert_eq!(e.code(), Some(ErrorCode::NotFound));
     assert!(e.to_string().contains("vernal rpc ls"), "{e}");
     assert!(client.rpc_status().unwrap().refused >= 1);
+}
+
+/// puddled as an ordinary user, as its service runs: what it hands out is for users that it is not.
+#[test]
+fn an_unprivileged_puddled_serves_other_users() {
+    if !need_root("an unprivileged puddled") {
+        return;
+    }
+    let mut place = place();
+    let wrapper = place.dir().join("puddled");
+    let user = USER_B + 7;
+    let puddled = env!("CARGO_BIN_EXE_puddled-under-test");
+    let text = format!(
+        "#!/bin/sh\nexec setpriv --reuid={user} --regid={user} --clear-groups {puddled:?} \"$@\"\n"
+    );
+    std::fs::write(&wrapper, text).unwrap();
+    let all = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(&wrapper, all.clone()).unwrap();
+    std::fs::set_permissions(place.dir(), all).unwrap();
+    place.set_puddled(&wrapper);
+    place.start();
+    let (mut server, mut client, conn) = connected(&place, Some(USER_A), Some(USER_B));
+    let ring = client.ok(&format!("new conn {conn} {MIN}"));
+    client.ok(&format!("write {ring} 0 question"));
+    server.ok(&format!("lease {ring}"));
+    assert_eq!(server.ok(&format!("read {ring} 0 8")), "question");
+    assert_eq!(server.ok(&format!("attack {ring}")), "");
+    client.kill();
+    assert_eq!(server.ok(&format!("hangup {conn}")), "true");
+    server.end();
+    assert_empty(&place, &[USER_A, USER_B]);
 }
