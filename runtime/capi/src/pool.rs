@@ -3,9 +3,10 @@
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
 use vernal_pool::program::VnType;
 use vernal_pool::{Error, OpenOptions, Pool, capi, tx};
-use vernal_snapshot::runtime;
+use vernal_snapshot::{runtime, thread};
 
 const CREATE: c_uint = 1;
 const DIRECT: c_uint = 2;
@@ -258,18 +259,28 @@ pub extern "C" fn vn_set_root(pool: *mut VnPool, obj: *mut c_void) -> c_int {
     status(capi::pool(pool as usize).and_then(|p| p.set_root(obj as u64)))
 }
 
-std::thread_local! {
-    static RESULT: std::cell::Cell<c_int> = const { std::cell::Cell::new(0) };
-    /// Which levels of the transaction are blocks of VN_TX, lowest bit innermost.
-    static BLOCKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+/// Which levels of the transaction are blocks of VN_TX, lowest bit innermost.
+#[inline]
+fn blocks() -> u64 {
+    thread::known().map_or(0, |c| c.tx.blocks.load(Relaxed))
+}
+
+#[inline]
+fn set_blocks(blocks: u64) {
+    if let Some(c) = thread::known() {
+        c.tx.blocks.store(blocks, Relaxed);
+    }
 }
 
 #[inline]
 fn ended(result: c_int) -> c_int {
-    RESULT.set(result);
+    if let Some(c) = thread::known() {
+        c.tx.result.store(result, Relaxed);
+    }
     result
 }
 
+#[inline]
 fn begin(block: bool) -> c_int {
     if tx::depth() >= 64 {
         return fail(&invalid(
@@ -278,7 +289,7 @@ fn begin(block: bool) -> c_int {
     }
     match tx::begin() {
         Ok(()) => {
-            BLOCKS.set(BLOCKS.get() << 1 | u64::from(block));
+            set_blocks(blocks() << 1 | u64::from(block));
             0
         }
         Err(e) => fail(&e),
@@ -293,20 +304,26 @@ pub extern "C" fn vn_tx_begin() -> c_int {
 
 #[inline]
 fn end() -> c_int {
-    BLOCKS.set(BLOCKS.get() >> 1);
+    set_blocks(blocks() >> 1);
     match tx::commit() {
         Ok(()) => ended(0),
         Err(e) => ended(fail(&e)),
     }
 }
 
+#[inline]
 fn check_no_block(call: &str) -> Result<(), Error> {
-    if tx::depth() > 0 && BLOCKS.get() & 1 == 1 {
-        return Err(invalid(format!(
-            "{call} inside a VN_TX block, which ends itself: leave the block"
-        )));
+    if blocks() & 1 == 1 && tx::depth() > 0 {
+        return Err(in_a_block(call));
     }
     Ok(())
+}
+
+#[cold]
+fn in_a_block(call: &str) -> Error {
+    invalid(format!(
+        "{call} inside a VN_TX block, which ends itself: leave the block"
+    ))
 }
 
 /// Commits. See `vernal_pool.h`.
@@ -321,10 +338,10 @@ pub extern "C" fn vn_tx_commit() -> c_int {
 /// Aborts. See `vernal_pool.h`.
 #[unsafe(no_mangle)]
 pub extern "C" fn vn_tx_abort() -> c_int {
-    if tx::depth() > 0 && BLOCKS.get() & 1 == 1 {
+    if tx::depth() > 0 && blocks() & 1 == 1 {
         return status(tx::doom());
     }
-    BLOCKS.set(BLOCKS.get() >> 1);
+    set_blocks(blocks() >> 1);
     let result = status(tx::abort());
     if result == 0 && tx::depth() == 0 {
         ended(-12);
@@ -338,7 +355,7 @@ pub extern "C" fn vn_tx_commit_async() -> i64 {
     if let Err(e) = check_no_block("vn_tx_commit_async") {
         return fail(&e).into();
     }
-    BLOCKS.set(BLOCKS.get() >> 1);
+    set_blocks(blocks() >> 1);
     match tx::commit_async() {
         Ok(ticket) => {
             ended(0);
@@ -357,7 +374,7 @@ pub extern "C" fn vn_tx_depth() -> c_int {
 /// How the last transaction ended. See `vernal_pool.h`.
 #[unsafe(no_mangle)]
 pub extern "C" fn vn_tx_result() -> c_int {
-    RESULT.get()
+    thread::known().map_or(0, |c| c.tx.result.load(Relaxed))
 }
 
 /// Enters a VN_TX block. See `vernal_pool.h`.

@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod archive;
+mod checksum;
 mod log;
 mod meta;
 pub mod puddle;
@@ -16,6 +17,7 @@ mod superblock;
 pub mod types;
 mod uuid;
 
+pub use checksum::{Accumulate, RecordKey, accumulate};
 pub use log::{
     BadTag, ChainGap, LOG_CONTROL_OFFSET, LOG_DATA_MAX, LOG_ENTRIES_OFFSET, LOG_ENTRY_ALIGN,
     LOG_ENTRY_HEADER, LOG_FILE_MIN, LOG_GENERATIONS, LOG_HEADER_LEN, LOG_SPACE_LEN,
@@ -26,7 +28,7 @@ pub use meta::{JOURNAL_PATH_MAX, META_FILE_LEN, META_VERSION, Meta, MetaState};
 pub use record::{
     Entries, Entry, HEADER_BYTES, HEADER_WORDS, LINE_BITS, MAX_ENTRIES, MAX_PAYLOAD_WORDS,
     RECORD_ALIGN, RecordHeader, RecordProblem, WORDS_PER_LINE, line_entry_header, own_entry,
-    record_seed, seal_record, set_len_entry_header, verify_record,
+    own_whole_line, seal_record, seal_record_by, set_len_entry_header, verify_record,
 };
 pub use slot::{FormatError, SLOT_COUNT, SLOT_LEN, Slot, newest_slot};
 pub use superblock::{

@@ -26,10 +26,8 @@
 //! length. Everything is little-endian. A record starts at a multiple of 64 bytes.
 
 use vernal_abi::{LINE_COUNT, LINE_SIZE};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
-use zerocopy::IntoBytes;
 
-use crate::uuid::Uuid;
+use crate::checksum::{Accumulate, RecordKey, accumulate};
 
 /// Words of a record's header.
 pub const HEADER_WORDS: usize = 5;
@@ -59,12 +57,6 @@ const _: () = {
     assert!(HEADER_BYTES == 40);
 };
 
-/// The seed of all checksums of one generation of one journal: neither a stale record of an earlier generation nor one
-/// of another journal that had the same blocks can be valid.
-pub fn record_seed(journal: Uuid, generation: u64) -> u64 {
-    xxh3_64(&journal.0).wrapping_add(generation)
-}
-
 /// The header word of a line's data. `line` must be below [`LINE_COUNT`].
 #[inline]
 pub const fn line_entry_header(line: u64, mask: u8) -> u64 {
@@ -81,18 +73,31 @@ pub const fn set_len_entry_header(base_line: u64) -> u64 {
 #[inline]
 pub fn seal_record(
     words: &mut [u64],
-    seed: u64,
+    key: &RecordKey,
     generation: u64,
     sequence: u64,
     entries: u32,
     unflushed: u32,
 ) {
+    let header = (generation, sequence, entries, unflushed);
+    seal_record_by(words, key, header, accumulate);
+}
+
+/// As [`seal_record`], with a checksum by `accumulate`; `header` is generation, sequence, entries and `unflushed`.
+#[inline]
+pub fn seal_record_by(
+    words: &mut [u64],
+    key: &RecordKey,
+    header: (u64, u64, u32, u32),
+    accumulate: Accumulate,
+) {
+    let (generation, sequence, entries, unflushed) = header;
     let payload = (words.len() - HEADER_WORDS) as u64;
     words[1] = generation.to_le();
     words[2] = sequence.to_le();
     words[3] = (payload | u64::from(entries) << 32).to_le();
     words[4] = (u64::from(MAGIC) | u64::from(unflushed) << 32).to_le();
-    words[0] = xxh3_64_with_seed(words[1..].as_bytes(), seed).to_le();
+    words[0] = key.checksum_by(&words[1..], accumulate).to_le();
 }
 
 /// A record's header.
@@ -133,9 +138,8 @@ impl RecordHeader {
 
 /// Whether the checksum of the record in `words` (header and payload, no padding) is right.
 #[inline]
-pub fn verify_record(words: &[u64], seed: u64) -> bool {
-    words.len() >= HEADER_WORDS
-        && u64::from_le(words[0]) == xxh3_64_with_seed(words[1..].as_bytes(), seed)
+pub fn verify_record(words: &[u64], key: &RecordKey) -> bool {
+    words.len() >= HEADER_WORDS && u64::from_le(words[0]) == key.checksum(&words[1..])
 }
 
 /// One entry of a record.
@@ -223,6 +227,19 @@ pub fn own_entry(words: &[u64]) -> (Entry<'_>, usize) {
             2,
         )
     }
+}
+
+/// As [`own_entry`], if the first entry is a whole line: its number, its words, and what is behind it.
+#[inline]
+pub fn own_whole_line(words: &[u64]) -> Option<(u64, &[u64; WORDS_PER_LINE], &[u64])> {
+    let (header, rest) = words.split_first()?;
+    let header = u64::from_le(*header);
+    let line = (header >> LINE_AT) & (LINE_COUNT - 1);
+    if header != line_entry_header(line, u8::MAX) {
+        return None;
+    }
+    let (words, rest) = rest.split_first_chunk()?;
+    Some((line, words, rest))
 }
 
 /// Iterates over the entries of a payload. Ends after the first problem.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use vernal_abi::{LINE_COUNT, TRACKED_BASE};
 use vernal_format::{
     Entries, Entry, HEADER_WORDS, MEMBER_PATH_LEN, Member, MemberPath, Meta, MetaState,
-    RecordHeader, SLOT_LEN, Slot, Superblock, Uuid, newest_slot, record_seed, seal_record,
+    RecordHeader, RecordKey, SLOT_LEN, Slot, Superblock, Uuid, newest_slot, seal_record,
     verify_record,
 };
 
@@ -103,17 +103,17 @@ proptest! {
     fn a_record_is_valid_only_as_written(payload in proptest::collection::vec(any::<u64>(), 0..40), at in any::<usize>(), bit in 0u32..64) {
         let mut words = vec![0; HEADER_WORDS];
         words.extend_from_slice(&payload);
-        let seed = record_seed(Uuid([4; 16]), 3);
-        seal_record(&mut words, seed, 3, 11, 2, 1);
-        prop_assert!(verify_record(&words, seed));
-        prop_assert!(!verify_record(&words, record_seed(Uuid([4; 16]), 4)));
-        prop_assert!(!verify_record(&words, record_seed(Uuid([5; 16]), 3)));
+        let key = RecordKey::new(Uuid([4; 16]), 3);
+        seal_record(&mut words, &key, 3, 11, 2, 1);
+        prop_assert!(verify_record(&words, &key));
+        prop_assert!(!verify_record(&words, &RecordKey::new(Uuid([4; 16]), 4)));
+        prop_assert!(!verify_record(&words, &RecordKey::new(Uuid([5; 16]), 3)));
         let header = RecordHeader::parse(words.first_chunk().unwrap()).unwrap();
         prop_assert_eq!((header.generation, header.sequence, header.entries, header.unflushed), (3, 11, 2, 1));
         prop_assert_eq!(header.record_bytes() as usize, words.len() * 8);
         let at = at % words.len();
         words[at] ^= 1 << bit;
-        prop_assert!(!verify_record(&words, seed));
+        prop_assert!(!verify_record(&words, &key));
     }
 }
 

@@ -12,6 +12,7 @@ use crate::batch::Batch;
 use crate::block::{Kind, block_at, slab_header};
 use crate::cache::key_of;
 use crate::heap::{Slow, damaged};
+use crate::locks::Locks;
 use crate::{Heap, HeapError, PoolMemory, ThreadCache};
 
 const LINE_WORDS: usize = 8;
@@ -28,7 +29,9 @@ impl<M: PoolMemory> Heap<M> {
             })
             .ok_or(HeapError::TooLarge { size })
     }
+}
 
+impl<M: PoolMemory, L: Locks> Heap<M, L> {
     /// Allocates `size` bytes at a multiple of `align` and of 16. All bytes of the object are zero, those included that
     /// nobody asked for.
     ///
@@ -97,7 +100,7 @@ impl<M: PoolMemory> Heap<M> {
                 let bit = free & free.wrapping_neg();
                 self.mem.before_write(addr, 8)?;
                 // Claimed before it is zeroed: two processes that both believe to own the span still get two slots.
-                if word.fetch_or(bit, SeqCst) & bit == 0 {
+                if self.mem.change_bits(word, 0, bit) & bit == 0 {
                     self.mem.after_write(addr, 8);
                     let slot = i as u32 * 64 + bit.trailing_zeros();
                     return Ok(Some((i, slot)));
@@ -264,7 +267,7 @@ impl<M: PoolMemory> Heap<M> {
             Ok(())
         })?;
         span.ok_or(HeapError::Full {
-            need: Self::puddle_size_for(class.span_bytes())?,
+            need: Heap::<M>::puddle_size_for(class.span_bytes())?,
         })
     }
 
@@ -310,7 +313,7 @@ impl<M: PoolMemory> Heap<M> {
             return Err(HeapError::ForeignCache);
         }
         self.types.validate(type_index)?;
-        let need = Self::puddle_size_for(size)?;
+        let need = Heap::<M>::puddle_size_for(size)?;
         let (pages, unused) = shape(size);
         let addr = {
             let mut slow = self.lock();
@@ -331,10 +334,14 @@ impl<M: PoolMemory> Heap<M> {
         let mut at = addr;
         while at < end {
             let len = PAGE_BYTES.min(end - at);
-            let words = self
-                .mem
-                .words(at, len as usize / 8)
-                .ok_or(HeapError::Unmapped { addr: at, len })?;
+            let unmapped = HeapError::Unmapped { addr: at, len };
+            // A page that was never written, or not since it was freed, is the common case.
+            if !self.mem.reports_unchanged() && self.mem.is_zero(at, len as usize / 8) == Some(true)
+            {
+                at += len;
+                continue;
+            }
+            let words = self.mem.words(at, len as usize / 8).ok_or(unmapped)?;
             let mut line_addr = at;
             for line in words.chunks(LINE_WORDS) {
                 let dirty = line.iter().fold(0, |all, w| all | w.load(Relaxed));

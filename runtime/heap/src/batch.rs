@@ -1,7 +1,5 @@
 //! Changes of several words that are prepared before the first of them is made.
 
-use std::sync::atomic::Ordering::SeqCst;
-
 use vernal_format::puddle::{Extent, PageDesc};
 
 use crate::block::word;
@@ -72,7 +70,7 @@ impl Batch {
             let word = word(mem, edit.addr)?;
             // A read-modify-write that orders: freeing threads change the other bits of no word, but they look at this
             // one after they have changed a bitmap, and one of the two sides must see the other's change.
-            let _ = word.fetch_update(SeqCst, SeqCst, |old| Some(old & !edit.mask | edit.value));
+            mem.change_bits(word, edit.mask, edit.value);
         }
         for range in ranges(&self.edits) {
             mem.after_write(range.0, range.1);

@@ -1,9 +1,36 @@
 //! What a thread keeps: the spans that it alone allocates from.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Spans whose caches are gone, with the generation that their cache had seen.
-pub(crate) type Orphans = Arc<Mutex<Vec<(u64, u64)>>>;
+pub(crate) type Orphans = Arc<OrphanSpans>;
+
+/// See [`Orphans`].
+#[derive(Debug, Default)]
+pub(crate) struct OrphanSpans {
+    /// There may be some: allocations of pages look here before they take a lock.
+    any: AtomicBool,
+    spans: Mutex<Vec<(u64, u64)>>,
+}
+
+impl OrphanSpans {
+    /// Takes all of them.
+    pub(crate) fn take(&self) -> Vec<(u64, u64)> {
+        if !self.any.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        self.any.store(false, Ordering::Release);
+        std::mem::take(&mut *spans)
+    }
+
+    fn add(&self, more: impl Iterator<Item = (u64, u64)>) {
+        let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        spans.extend(more);
+        self.any.store(true, Ordering::Release);
+    }
+}
 
 const SLOTS_AT_FIRST: usize = 32;
 
@@ -110,7 +137,7 @@ impl Drop for ThreadCache {
     fn drop(&mut self) {
         let generation = self.generation;
         let spans = self.take_spans();
-        let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
-        orphans.extend(spans.into_iter().map(|span| (generation, span)));
+        let orphans = spans.into_iter().map(|span| (generation, span));
+        self.orphans.add(orphans);
     }
 }

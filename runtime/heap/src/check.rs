@@ -10,19 +10,20 @@ use vernal_format::puddle::{
 
 use crate::block::{Block, Kind, block_at, desc_bits, slab_header};
 use crate::heap::Slow;
+use crate::locks::Locks;
 use crate::{CheckReport, Heap, HeapError, Object, ObjectSet, ObjectSpace, PoolMemory, TypeUse};
 
 /// Words of a chunk header before the descriptors.
 const HEAD_WORDS: usize = (DESC_OFFSET / 8) as usize;
 
-struct Check<'a, M: PoolMemory> {
-    heap: &'a Heap<M>,
+struct Check<'a, M: PoolMemory, L: Locks> {
+    heap: &'a Heap<M, L>,
     report: CheckReport,
     types: BTreeMap<u32, TypeUse>,
     epochs: (u64, u64),
 }
 
-impl<M: PoolMemory> Heap<M> {
+impl<M: PoolMemory, L: Locks> Heap<M, L> {
     /// Validates everything: headers, descriptors, slabs, directory and types, each against the others. Changes nothing and
     /// takes whatever the words hold. No other thread is inside the heap.
     pub fn check(&self) -> CheckReport {
@@ -107,7 +108,7 @@ impl<M: PoolMemory> Heap<M> {
     }
 }
 
-impl<M: PoolMemory> Check<'_, M> {
+impl<M: PoolMemory, L: Locks> Check<'_, M, L> {
     fn note(&mut self, result: Result<(), HeapError>) {
         if let Err(e) = result {
             let addr = match &e {

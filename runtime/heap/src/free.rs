@@ -9,6 +9,7 @@ use vernal_format::puddle::{
 use crate::alloc::{describe_run, shape};
 use crate::block::{Block, Kind, find_block, slab_header};
 use crate::heap::damaged;
+use crate::locks::Locks;
 use crate::{Heap, HeapError, Object, ObjectSpace, PoolMemory, ThreadCache};
 
 /// An object that begins at the address in question.
@@ -36,7 +37,7 @@ struct SlabObject<'a> {
 /// log2 of the pages of the largest span.
 const SPAN_ORDER_MAX: u32 = 3;
 
-impl<M: PoolMemory> Heap<M> {
+impl<M: PoolMemory, L: Locks> Heap<M, L> {
     /// The object at `addr`, or why that is no object.
     fn exact(&self, addr: u64) -> Result<Found, HeapError> {
         let Some((slot, ext)) = self.puddles.locate(addr) else {
@@ -115,7 +116,7 @@ impl<M: PoolMemory> Heap<M> {
         };
         self.mem.before_write(small.word_addr, 8)?;
         // Of two threads that free the same object one finds the bit gone.
-        let old = small.word.fetch_and(!small.bit, SeqCst);
+        let old = self.mem.change_bits(small.word, small.bit, 0);
         self.mem.after_write(small.word_addr, 8);
         if old & small.bit == 0 {
             return Err(HeapError::NotAllocated { addr });
@@ -231,7 +232,7 @@ impl<M: PoolMemory> Heap<M> {
         if size <= SLAB_MAX {
             return Ok(false);
         }
-        Self::puddle_size_for(size)?;
+        Heap::<M>::puddle_size_for(size)?;
         let (pages, unused) = shape(size);
         let old_pages = found.block.pages;
         let mut slow = self.lock();
@@ -338,12 +339,16 @@ impl<M: PoolMemory> Heap<M> {
         }
         Ok(())
     }
+}
 
+impl<M: PoolMemory> Heap<M> {
     /// Whether an object of `size` bytes would lie in a slab.
     pub fn is_small(size: u64, align: u64) -> bool {
         class_for(size, align).is_some()
     }
+}
 
+impl<M: PoolMemory, L: Locks> Heap<M, L> {
     pub(crate) fn check_place(&self, what: &'static str, addr: u64) -> Result<u64, HeapError> {
         if addr == 0 {
             return Ok(0);

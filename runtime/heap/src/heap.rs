@@ -1,8 +1,8 @@
 //! The heap of a pool: what a process keeps of it, and the lock under which pages change hands.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vernal_abi::puddle::{CHUNK_SIZE, MAX_PUDDLES};
 use vernal_format::puddle::{CHUNK_PAGES, CLASSES, Class, Extent, PAGE_BYTES, PageDesc, PoolHead};
@@ -11,6 +11,7 @@ use vernal_format::types::TypeDesc;
 use crate::batch::Batch;
 use crate::block::{self, Block, Kind, find_block, find_object, slab_header, walk_blocks};
 use crate::cache::{Orphans, key_of};
+use crate::locks::{HeapLock, Locks, StdLocks};
 use crate::pages::Pages;
 use crate::puddles::Puddles;
 use crate::type_table::TypeTable;
@@ -21,7 +22,7 @@ use crate::{HeapError, Mapped, Object, ObjectSpace, PoolMemory, Span, SpanSpace,
 /// Allocating and freeing are safe from several threads. While [`restored`](Self::restored), [`check`](Self::check) and
 /// [`reset_caches`](Self::reset_caches) run, no other thread may be inside the heap.
 #[derive(Debug)]
-pub struct Heap<M: PoolMemory> {
+pub struct Heap<M: PoolMemory, L: Locks = StdLocks> {
     pub(crate) mem: M,
     /// Tells the caches of one heap from those of another.
     pub(crate) id: u64,
@@ -30,7 +31,7 @@ pub struct Heap<M: PoolMemory> {
     /// Counts aborts. A cache that has seen fewer gives its spans back.
     pub(crate) generation: AtomicU64,
     orphans: Orphans,
-    pub(crate) slow: Mutex<Slow>,
+    pub(crate) slow: L::Lock<Slow>,
     pub(crate) types: TypeTable,
 }
 
@@ -55,7 +56,7 @@ pub(crate) fn damaged(what: &'static str, addr: u64, value: u64) -> HeapError {
     HeapError::Damaged { what, addr, value }
 }
 
-impl<M: PoolMemory> Heap<M> {
+impl<M: PoolMemory, L: Locks> Heap<M, L> {
     pub(crate) fn new(mem: M, head: PoolHead, known: Vec<Mapped>) -> Self {
         Heap {
             mem,
@@ -64,7 +65,7 @@ impl<M: PoolMemory> Heap<M> {
             puddles: Puddles::new(),
             generation: AtomicU64::new(1),
             orphans: Arc::default(),
-            slow: Mutex::new(Slow {
+            slow: HeapLock::new(Slow {
                 pages: (0..MAX_PUDDLES).map(|_| None).collect(),
                 partial: HashMap::new(),
                 batch: Batch::default(),
@@ -79,9 +80,8 @@ impl<M: PoolMemory> Heap<M> {
         &self.mem
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Slow> {
-        // A panic under the lock leaves an index that is compared with the descriptors before it is believed.
-        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> <L::Lock<Slow> as HeapLock<Slow>>::Guard<'_> {
+        self.slow.lock()
     }
 
     /// A cache for the calling thread.
@@ -91,11 +91,7 @@ impl<M: PoolMemory> Heap<M> {
     }
 
     pub(crate) fn drain_orphans(&self, slow: &mut Slow) -> Result<(), HeapError> {
-        let spans = {
-            let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *orphans)
-        };
-        for (generation, span) in spans {
+        for (generation, span) in self.orphans.take() {
             self.release_span(slow, generation, span)?;
         }
         Ok(())
@@ -352,7 +348,7 @@ impl<M: PoolMemory> Heap<M> {
     }
 }
 
-impl<M: PoolMemory> ObjectSpace for Heap<M> {
+impl<M: PoolMemory, L: Locks> ObjectSpace for Heap<M, L> {
     fn object_at(&self, addr: u64) -> Option<Object> {
         let (_, ext) = self.puddles.locate(addr)?;
         find_object(&self.mem, ext, addr).ok().flatten()

@@ -1,6 +1,6 @@
 //! The words of a pool's puddles, as the allocator and the walker see them.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::HeapError;
 
@@ -23,35 +23,72 @@ pub trait PoolMemory {
     fn reports_unchanged(&self) -> bool {
         false
     }
+
+    /// Takes the bits `clear` out of a word and sets the bits `set`; returns what it was. One step for every thread and
+    /// process that uses the word, ordered before and after everything else that they do to this memory.
+    #[inline]
+    fn change_bits(&self, word: &AtomicU64, clear: u64, set: u64) -> u64 {
+        let changed = word.fetch_update(SeqCst, SeqCst, |old| Some(old & !clear | set));
+        changed.unwrap_or_else(|old| old)
+    }
+
+    /// Whether the `count` words at `addr` are all zero; `None` as for [`PoolMemory::words`].
+    #[inline]
+    fn is_zero(&self, addr: u64, count: usize) -> Option<bool> {
+        let words = self.words(addr, count)?;
+        Some(words.iter().all(|w| w.load(Relaxed) == 0))
+    }
 }
 
 impl<M: PoolMemory + ?Sized> PoolMemory for &M {
+    #[inline]
     fn words(&self, addr: u64, count: usize) -> Option<&[AtomicU64]> {
         (**self).words(addr, count)
     }
+    #[inline]
     fn before_write(&self, addr: u64, len: u64) -> Result<(), HeapError> {
         (**self).before_write(addr, len)
     }
+    #[inline]
     fn after_write(&self, addr: u64, len: u64) {
         (**self).after_write(addr, len)
     }
     fn reports_unchanged(&self) -> bool {
         (**self).reports_unchanged()
+    }
+    #[inline]
+    fn change_bits(&self, word: &AtomicU64, clear: u64, set: u64) -> u64 {
+        (**self).change_bits(word, clear, set)
+    }
+    #[inline]
+    fn is_zero(&self, addr: u64, count: usize) -> Option<bool> {
+        (**self).is_zero(addr, count)
     }
 }
 
 impl<M: PoolMemory + ?Sized> PoolMemory for std::sync::Arc<M> {
+    #[inline]
     fn words(&self, addr: u64, count: usize) -> Option<&[AtomicU64]> {
         (**self).words(addr, count)
     }
+    #[inline]
     fn before_write(&self, addr: u64, len: u64) -> Result<(), HeapError> {
         (**self).before_write(addr, len)
     }
+    #[inline]
     fn after_write(&self, addr: u64, len: u64) {
         (**self).after_write(addr, len)
     }
     fn reports_unchanged(&self) -> bool {
         (**self).reports_unchanged()
+    }
+    #[inline]
+    fn change_bits(&self, word: &AtomicU64, clear: u64, set: u64) -> u64 {
+        (**self).change_bits(word, clear, set)
+    }
+    #[inline]
+    fn is_zero(&self, addr: u64, count: usize) -> Option<bool> {
+        (**self).is_zero(addr, count)
     }
 }
 

@@ -11,6 +11,7 @@ use vernal_format::{FormatError, Uuid};
 
 use crate::block::{Kind, block_at, load, word};
 use crate::heap::{Slow, damaged};
+use crate::locks::Locks;
 use crate::pages::{Pages, aligned_blocks};
 use crate::{DirectoryEntry, Heap, HeapError, Mapped, PoolIdentity, PoolMemory};
 
@@ -190,22 +191,33 @@ impl<M: PoolMemory> Heap<M> {
         };
         store(mem, page + DirectorySlot::offset(0), &entry.encode())
     }
+}
+
+impl<M: PoolMemory> Heap<M> {
+    /// [`open_with`](Heap::open_with) the standard library's locks.
+    pub fn open(mem: M, puddles: &[Mapped]) -> Result<Self, HeapError> {
+        Heap::open_with(mem, puddles)
+    }
 
     /// The directory of the pool with this root puddle: which puddles have to be mapped to open it.
     pub fn read_directory(mem: &M, root: Mapped) -> Result<Vec<DirectoryEntry>, HeapError> {
         read_pool(mem, root).map(|(_, entries)| entries)
     }
+}
 
+impl<M: PoolMemory, L: Locks> Heap<M, L> {
     /// Opens the pool whose root puddle is `puddles[0]`. All puddles of its directory have to be given; others are ignored.
     ///
     /// Reads the headers of the puddles, the pool page and the type table, and validates what it reads. Page descriptors are
     /// read when they are needed, slabs when they are allocated from.
-    pub fn open(mem: M, puddles: &[Mapped]) -> Result<Self, HeapError> {
+    ///
+    /// The heap's lock is one of the family `L`.
+    pub fn open_with(mem: M, puddles: &[Mapped]) -> Result<Self, HeapError> {
         let Some(root) = puddles.first() else {
             return Err(HeapError::UnknownPuddle { uuid: Uuid::NIL });
         };
         let (head, entries) = read_pool(&mem, *root)?;
-        let heap = Heap::new(mem, head, puddles.to_vec());
+        let heap = Heap::<M, L>::new(mem, head, puddles.to_vec());
         heap.place_puddles(&mut heap.lock(), &entries)?;
         // The other pages of the heap can only be told apart once the first of them is what it has to be.
         let ext = heap.root_extent()?;

@@ -11,6 +11,7 @@ use vernal_format::types::{MAX_TYPE_LEN, TypeDesc};
 
 use crate::block::{load, word};
 use crate::heap::damaged;
+use crate::locks::Locks;
 use crate::{Heap, HeapError, ObjectSet, PoolMemory, TYPE_FIRST, TYPE_META, TYPE_RAW, ThreadCache};
 
 /// Blocks of the arena of parsed descriptors, each twice as large as the one before.
@@ -96,7 +97,7 @@ impl TypeTable {
     }
 }
 
-impl<M: PoolMemory> Heap<M> {
+impl<M: PoolMemory, L: Locks> Heap<M, L> {
     pub(crate) fn type_count(&self) -> Result<u64, HeapError> {
         let addr = self.pool_word(pool_field::TYPES)?;
         Ok(word(&self.mem, addr)?.load(Relaxed))

@@ -6,7 +6,7 @@ use vernal_abi::LINE_SIZE;
 use vernal_sys::Media;
 
 /// Writes the words of one line (of the file's line `index`) that `mask` selects, as far as they lie below `len`.
-#[inline]
+#[inline(always)]
 pub(crate) fn apply_line<H: Media>(
     home: &mut H,
     len: u64,
@@ -16,7 +16,10 @@ pub(crate) fn apply_line<H: Media>(
 ) -> io::Result<()> {
     let start = index * LINE_SIZE;
     if start + LINE_SIZE <= len {
-        home.write_line(start, mask, words)
+        match words.first_chunk() {
+            Some(line) if mask == u8::MAX => home.write_whole_line(start, line),
+            _ => home.write_line(start, mask, words),
+        }
     } else {
         apply_tail(home, len, start, mask, words)
     }

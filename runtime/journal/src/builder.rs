@@ -1,9 +1,10 @@
 //! The buffer in which a record grows: reused from commit to commit, sealed in place.
 
 use vernal_format::{
-    Entries, Entry, HEADER_WORDS, MAX_ENTRIES, MAX_PAYLOAD_WORDS, RECORD_ALIGN, WORDS_PER_LINE,
-    line_entry_header, own_entry, seal_record, set_len_entry_header,
+    Entries, HEADER_WORDS, MAX_ENTRIES, MAX_PAYLOAD_WORDS, RECORD_ALIGN, RecordKey, WORDS_PER_LINE,
+    line_entry_header, seal_record_by, set_len_entry_header,
 };
+use vernal_sys::cpu;
 use zerocopy::IntoBytes;
 
 /// Words kept allocated between commits; what a giant commit needed beyond is given back.
@@ -11,10 +12,16 @@ const KEEP_WORDS: usize = 1 << 18;
 /// Words that one line can need.
 const LINE_ENTRY_WORDS: usize = 1 + WORDS_PER_LINE;
 
+/// `n` rounded up to a multiple of `unit`, a power of two: without the division of `next_multiple_of`.
+#[inline]
+pub(crate) const fn align_up(n: u64, unit: u64) -> u64 {
+    (n + (unit - 1)) & !(unit - 1)
+}
+
 /// Where a record stands in its journal.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    pub seed: u64,
+pub(crate) struct Place<'a> {
+    pub key: &'a RecordKey,
     pub generation: u64,
     pub sequence: u64,
     pub unflushed: u32,
@@ -71,6 +78,18 @@ impl RecordBuilder {
             }
         }
         self.used += at;
+        self.entries += 1;
+    }
+
+    /// Adds a whole line.
+    #[inline(always)]
+    pub fn push_whole_line(&mut self, line: u64, words: &[u64; 8]) {
+        let out = self.room();
+        out[0] = line_entry_header(line, u8::MAX).to_le();
+        for (to, word) in out[1..].iter_mut().zip(words) {
+            *to = word.to_le();
+        }
+        self.used += LINE_ENTRY_WORDS;
         self.entries += 1;
     }
 
@@ -146,18 +165,11 @@ impl RecordBuilder {
         Entries::new(&self.words[HEADER_WORDS..self.used], self.entries as u32)
     }
 
-    /// The entries so far, for applying them: as they were pushed, so without the checks of [`RecordBuilder::entries`].
+    /// The entries so far as words, for applying them: as they were pushed, so [`own_entry`] reads them without the checks of
+    /// [`RecordBuilder::entries`].
     #[inline]
-    pub(crate) fn own_entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        let mut rest = &self.words[HEADER_WORDS..self.used];
-        std::iter::from_fn(move || {
-            if rest.is_empty() {
-                return None;
-            }
-            let (entry, words) = own_entry(rest);
-            rest = &rest[words..];
-            Some(entry)
-        })
+    pub(crate) fn payload(&self) -> &[u64] {
+        self.words.get(HEADER_WORDS..self.used).unwrap_or_default()
     }
 
     /// Whether the record's header can describe it.
@@ -167,27 +179,28 @@ impl RecordBuilder {
 
     /// Completes the header and returns the record, zero-padded to a multiple of `unit` bytes.
     #[inline]
-    pub(crate) fn seal(&mut self, place: Place, unit: usize) -> &[u64] {
+    pub(crate) fn seal(&mut self, place: Place<'_>, unit: usize) -> &[u64] {
         debug_assert!(self.is_describable() && unit.is_multiple_of(RECORD_ALIGN));
+        debug_assert!(unit.is_power_of_two());
         let Place {
-            seed,
+            key,
             generation,
             sequence,
             unflushed,
         } = place;
-        seal_record(
-            &mut self.words[..self.used],
-            seed,
-            generation,
-            sequence,
-            self.entries as u32,
-            unflushed,
-        );
-        let end = (self.used * 8).next_multiple_of(unit) / 8;
+        let header = (generation, sequence, self.entries as u32, unflushed);
+        let words = &mut self.words[..self.used];
+        seal_record_by(words, key, header, cpu::xxh3_accumulate);
+        let end = align_up(self.used as u64 * 8, unit as u64) as usize / 8;
         if self.words.len() < end + 16 {
             self.words.resize(end + 16, 0);
         }
-        self.words[self.used..end].fill(0);
+        // Not `fill`, which is a call: mostly fewer than eight.
+        let mut at = self.used;
+        while at < end {
+            self.words[at] = 0;
+            at += 1;
+        }
         &self.words[..end]
     }
 }
@@ -195,6 +208,7 @@ impl RecordBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vernal_format::Entry;
 
     #[test]
     fn entries_come_back_as_pushed() {

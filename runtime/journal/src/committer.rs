@@ -10,7 +10,7 @@
 use std::io;
 
 use vernal_abi::LINE_SIZE;
-use vernal_format::{Entry, Member, Uuid};
+use vernal_format::{Entry, Member, Uuid, own_entry, own_whole_line};
 use vernal_sys::Media;
 
 use crate::apply::apply_line;
@@ -328,6 +328,12 @@ impl<J: Media, H: Media> Committer<J, H> {
         }
     }
 
+    /// Whether what is staged fits into the journal as it is.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.builder.is_describable() && self.journal.fits(&self.builder)
+    }
+
     /// Stages a new length. Lines beyond it in the same commit are cut.
     pub fn stage_set_len(&mut self, id: HomeId, len: u64) -> Result<(), JournalError> {
         let Some(home) = self.homes.get(id.0).and_then(Option::as_ref) else {
@@ -552,11 +558,19 @@ impl<J: Media, H: Media> Committer<J, H> {
             builder,
             ..
         } = self;
-        for entry in builder.own_entries() {
-            let Entry::Line { line, mask, words } = entry else {
+        let mut rest = builder.payload();
+        while !rest.is_empty() {
+            // Most entries are whole lines, and of a plain commit all.
+            if let Some((line, words, behind)) = own_whole_line(rest) {
+                apply_to_home(journal, homes, ranges, last, line, u8::MAX, words)?;
+                rest = behind;
                 continue;
-            };
-            apply_to_home(journal, homes, ranges, last, line, mask, words)?;
+            }
+            let (entry, taken) = own_entry(rest);
+            rest = &rest[taken..];
+            if let Entry::Line { line, mask, words } = entry {
+                apply_to_home(journal, homes, ranges, last, line, mask, words)?;
+            }
         }
         Ok(())
     }
@@ -632,7 +646,7 @@ impl<J: Media, H: Media> Committer<J, H> {
 }
 
 /// Writes one line of a durable record to its home.
-#[inline]
+#[inline(always)]
 fn apply_to_home<J: Media, H: Media>(
     journal: &mut Journal<J>,
     homes: &mut [Option<Home<H>>],

@@ -2,12 +2,12 @@
 
 use vernal_format::{
     FormatError, LOG_OFFSET, MAX_MEMBERS, MEMBER_PATH_LEN, MEMBER_PATH_MAX, Member, MemberPath,
-    RECORD_ALIGN, SLOT_COUNT, SLOT_LEN, Slot, Superblock, Uuid, record_seed,
+    RECORD_ALIGN, RecordKey, SLOT_COUNT, SLOT_LEN, Slot, Superblock, Uuid,
 };
 use vernal_sys::Media;
 use zerocopy::IntoBytes;
 
-use crate::builder::{Place, RecordBuilder};
+use crate::builder::{Place, RecordBuilder, align_up};
 use crate::error::JournalError;
 
 /// Log length that suits most programs.
@@ -36,7 +36,7 @@ pub struct Journal<M: Media> {
     sb_slot: usize,
     /// Lengths that the next generation begins with.
     next_lens: [u64; MAX_MEMBERS],
-    seed: u64,
+    key: RecordKey,
     unit: usize,
     /// Where the next record goes, from the start of the log.
     head: u64,
@@ -57,7 +57,7 @@ impl<M: Media> Journal<M> {
             name,
             log_len,
         } = config;
-        let unit = media.write_unit().max(RECORD_ALIGN);
+        let unit = media.write_unit().max(RECORD_ALIGN).next_power_of_two();
         let log_len = log_len.next_multiple_of(SLOT_LEN.max(unit) as u64);
         let needed = LOG_OFFSET + log_len;
         media
@@ -85,7 +85,7 @@ impl<M: Media> Journal<M> {
         let mut journal = Journal {
             media,
             name,
-            seed: record_seed(uuid, sb.generation),
+            key: RecordKey::new(uuid, sb.generation),
             sb: sb.clone(),
             sb_slot: SLOT_COUNT - 1,
             next_lens: [0; MAX_MEMBERS],
@@ -194,7 +194,7 @@ impl<M: Media> Journal<M> {
     /// Whether `record` fits without recycling.
     #[inline]
     pub fn fits(&self, record: &RecordBuilder) -> bool {
-        (self.head + record.record_bytes()).next_multiple_of(self.unit as u64) <= self.sb.log_len
+        align_up(self.head + record.record_bytes(), self.unit as u64) <= self.sb.log_len
     }
 
     #[inline]
@@ -216,9 +216,9 @@ impl<M: Media> Journal<M> {
     }
 
     #[inline]
-    fn place(&self) -> Place {
+    fn place(&self) -> Place<'_> {
         Place {
-            seed: self.seed,
+            key: &self.key,
             generation: self.sb.generation,
             sequence: self.next_sequence,
             unflushed: self.unflushed,
@@ -319,7 +319,7 @@ impl<M: Media> Journal<M> {
             }
         }
         self.store_superblock(sb)?;
-        self.seed = record_seed(self.sb.journal, self.sb.generation);
+        self.key = RecordKey::new(self.sb.journal, self.sb.generation);
         self.head = 0;
         Ok(())
     }

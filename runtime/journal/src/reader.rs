@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use vernal_format::{
     Entries, HEADER_WORDS, MAX_MEMBERS, MEMBER_PATH_LEN, Member, MemberPath, RECORD_ALIGN,
-    RecordHeader, SLOT_COUNT, SLOT_LEN, Superblock, Uuid, newest_slot, record_seed, verify_record,
+    RecordHeader, RecordKey, SLOT_COUNT, SLOT_LEN, Superblock, Uuid, newest_slot, verify_record,
 };
 use vernal_sys::Media;
 use zerocopy::IntoBytes;
@@ -25,7 +25,7 @@ pub struct JournalReader<M> {
     media: M,
     name: String,
     sb: Superblock,
-    seed: u64,
+    key: RecordKey,
     /// What lies behind the last record, once somebody has looked: the same for every file that the journal serves.
     tail: OnceLock<Tail>,
 }
@@ -102,12 +102,12 @@ impl<M: Media> JournalReader<M> {
         read_slots(&media, &mut slots).map_err(|e| RecoveryError::io(&name, "reading", e))?;
         let (_, sb) =
             newest_slot::<Superblock>(&slots).map_err(|e| RecoveryError::format(&name, e))?;
-        let seed = record_seed(sb.journal, sb.generation);
+        let key = RecordKey::new(sb.journal, sb.generation);
         Ok(JournalReader {
             media,
             name,
             sb,
-            seed,
+            key,
             tail: OnceLock::new(),
         })
     }
@@ -295,7 +295,7 @@ impl<M: Media> Log<'_, M> {
         offset: u64,
         wanted: impl Fn(&RecordHeader) -> bool,
     ) -> Result<Option<RecordHeader>, RecoveryError> {
-        let (generation, seed) = (self.reader.sb.generation, self.reader.seed);
+        let (generation, key) = (self.reader.sb.generation, &self.reader.key);
         let Some(words) = self.words(offset, (HEADER_WORDS * 8) as u64)? else {
             return Ok(None);
         };
@@ -306,7 +306,7 @@ impl<M: Media> Log<'_, M> {
         let Some(words) = self.words(offset, header.record_bytes())? else {
             return Ok(None);
         };
-        Ok(verify_record(words, seed).then_some(header))
+        Ok(verify_record(words, key).then_some(header))
     }
 
     /// The record `sequence`: where the one before ends, or at the next write unit when a flush came between them.

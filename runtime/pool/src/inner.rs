@@ -15,6 +15,7 @@ use vernal_snapshot::runtime::{
 
 use crate::direct::DirectPool;
 use crate::lazy::Lazy;
+use crate::locks::PoolLocks;
 use crate::memory::Memory;
 use crate::program::{self};
 use crate::segment::Segment;
@@ -34,7 +35,7 @@ pub(crate) struct Puddle {
 
 pub(crate) struct Inner {
     pub info: PoolInfo,
-    pub heap: Heap<Arc<Memory>>,
+    pub heap: Heap<Arc<Memory>, PoolLocks>,
     pub memory: Arc<Memory>,
     /// A pool that is changed in place.
     pub direct: Option<Arc<DirectPool>>,

@@ -17,6 +17,7 @@ pub mod foreign;
 mod inner;
 mod lazy;
 mod local;
+mod locks;
 mod memory;
 pub mod migrate;
 mod pool;

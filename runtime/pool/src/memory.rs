@@ -117,4 +117,29 @@ impl PoolMemory for Memory {
     fn reports_unchanged(&self) -> bool {
         self.direct.is_some()
     }
+
+    /// Without a locked instruction in a process with one thread, which no other shares a buffered pool's memory with: such an
+    /// instruction waits until the stores of the last commit have drained (docs/adr/0011). A signal handler does not come
+    /// here: it may not use a pool that it has interrupted.
+    #[inline]
+    fn change_bits(&self, word: &AtomicU64, clear: u64, set: u64) -> u64 {
+        if self.direct.is_none() && !self.volatile && vernal_sys::os::single_threaded() {
+            let old = word.load(Ordering::Relaxed);
+            word.store(old & !clear | set, Ordering::Relaxed);
+            return old;
+        }
+        match word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| {
+            Some(old & !clear | set)
+        }) {
+            Ok(old) | Err(old) => old,
+        }
+    }
+
+    #[inline]
+    fn is_zero(&self, addr: u64, count: usize) -> Option<bool> {
+        let words = self.words(addr, count)?;
+        // SAFETY: `words` are mapped. Other threads may write to them: what was zero a moment ago is all that is told, and
+        // free memory, which nobody writes to, is all that the heap asks about.
+        Some(unsafe { vernal_sys::cpu::is_zero(words.as_ptr().cast(), count) })
+    }
 }

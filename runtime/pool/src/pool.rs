@@ -141,7 +141,7 @@ impl Pool {
             let named: Vec<Uuid> = directory.iter().map(|e| e.uuid).collect();
             source.sweep(&named)?;
         }
-        let heap = Heap::open(Arc::clone(&memory), &mapped).map_err(heap_error)?;
+        let heap = Heap::open_with(Arc::clone(&memory), &mapped).map_err(heap_error)?;
         let puddles = std::mem::take(&mut mapping.puddles);
         let inner = Arc::new(Inner {
             info,
@@ -200,7 +200,7 @@ impl Pool {
         };
         let root = map(&*source, &info, root, &mut mapping)?;
         Heap::format_root(&memory, root, &identity).map_err(heap_error)?;
-        let heap = Heap::open(Arc::clone(&memory), &[root]).map_err(heap_error)?;
+        let heap = Heap::open_with(Arc::clone(&memory), &[root]).map_err(heap_error)?;
         let puddles = std::mem::take(&mut mapping.puddles);
         let inner = Arc::new(Inner {
             info,

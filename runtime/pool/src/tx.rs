@@ -1,17 +1,26 @@
 //! Transactions of a thread: nested, across pools.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::Relaxed;
 use vernal_snapshot::runtime;
+use vernal_snapshot::thread::{self, TxLocal};
 
 use crate::{Error, direct};
 
 /// A callback after a roll-back.
 pub type OnAbort = Box<dyn FnOnce()>;
 
+/// An inner level has aborted, so that the outermost one will roll back.
+const ABORTED: u32 = 1;
+/// The commit frees objects of direct pools.
+const FREEING: u32 = 2;
+/// There are callbacks for a roll-back.
+const CALLBACKS: u32 = 4;
+/// A transaction of direct pools is open.
+const DIRECT: u32 = 8;
+
 thread_local! {
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
-    static ABORTED: Cell<bool> = const { Cell::new(false) };
     /// Objects of direct pools that the commit frees: pool and address.
     static FREES: RefCell<BTreeSet<(usize, u64)>> = const { RefCell::new(BTreeSet::new()) };
     static ON_ABORT: RefCell<Vec<OnAbort>> = const { RefCell::new(Vec::new()) };
@@ -20,24 +29,48 @@ thread_local! {
 /// How many transactions of this thread are open, one inside the other.
 #[inline]
 pub fn depth() -> u32 {
-    DEPTH.get()
+    thread::known().map_or(0, |c| c.tx.depth.load(Relaxed))
+}
+
+/// The thread's transaction, when one is open.
+#[inline]
+fn open() -> Option<&'static TxLocal> {
+    let tx = &thread::known()?.tx;
+    (tx.depth.load(Relaxed) != 0).then_some(tx)
+}
+
+#[inline]
+fn has(what: u32) -> bool {
+    open().is_some_and(|tx| tx.extras.load(Relaxed) & what != 0)
+}
+
+fn add(what: u32) {
+    if let Some(tx) = open() {
+        tx.extras.store(tx.extras.load(Relaxed) | what, Relaxed);
+    }
 }
 
 /// Whether an inner level has aborted, so that the outermost one will roll back.
 pub fn is_aborted() -> bool {
-    ABORTED.get()
+    has(ABORTED)
 }
 
 /// Begins a transaction, or a level of the one that runs.
 #[inline]
 pub fn begin() -> Result<(), Error> {
-    let depth = DEPTH.get();
+    let Some(c) = thread::current() else {
+        return Err(Error::invalid(
+            "a transaction needs memory for the list of its changes, and the system has none: free some",
+        ));
+    };
+    let depth = c.tx.depth.load(Relaxed);
     if depth == 0 {
         runtime::tx_begin()?;
-    } else if ABORTED.get() {
+        c.tx.extras.store(0, Relaxed);
+    } else if c.tx.extras.load(Relaxed) & ABORTED != 0 {
         return Err(Error::Aborted);
     }
-    DEPTH.set(depth + 1);
+    c.tx.depth.store(depth + 1, Relaxed);
     Ok(())
 }
 
@@ -50,40 +83,56 @@ fn none_open(call: &str) -> Error {
 /// Ends a level; the outermost one makes everything durable.
 #[inline]
 pub fn commit() -> Result<(), Error> {
-    match DEPTH.get() {
-        0 => Err(none_open("vn_tx_commit")),
-        1 if ABORTED.get() => finish_abort().and(Err(Error::Aborted)),
-        1 => {
-            free_all_or_abort()?;
-            DEPTH.set(0);
-            finish(runtime::tx_commit()).and_then(commit_direct)
-        }
-        n => {
-            DEPTH.set(n - 1);
-            if ABORTED.get() {
-                Err(Error::Aborted)
-            } else {
-                Ok(())
-            }
-        }
+    let Some(tx) = open() else {
+        return Err(none_open("vn_tx_commit"));
+    };
+    if tx.depth.load(Relaxed) > 1 {
+        return leave_inner(tx);
     }
+    if tx.extras.load(Relaxed) != 0 {
+        return commit_with_extras(tx);
+    }
+    tx.depth.store(0, Relaxed);
+    runtime::tx_commit().map_err(finish_failed)
+}
+
+#[cold]
+fn leave_inner(tx: &TxLocal) -> Result<(), Error> {
+    tx.depth.store(tx.depth.load(Relaxed) - 1, Relaxed);
+    if tx.extras.load(Relaxed) & ABORTED != 0 {
+        Err(Error::Aborted)
+    } else {
+        Ok(())
+    }
+}
+
+/// The end of a transaction that has aborted inside, or has to do with direct pools, or has callbacks.
+#[inline(never)]
+fn commit_with_extras(tx: &TxLocal) -> Result<(), Error> {
+    if tx.extras.load(Relaxed) & ABORTED != 0 {
+        return finish_abort().and(Err(Error::Aborted));
+    }
+    free_all_or_abort(tx)?;
+    let direct = tx.extras.load(Relaxed) & DIRECT != 0;
+    tx.depth.store(0, Relaxed);
+    finish(runtime::tx_commit())?;
+    if direct { commit_direct() } else { Ok(()) }
 }
 
 /// Ends a level; the outermost one makes everything atomic at once and durable when `vernal_wait` has returned for the
 /// ticket. `None`: an inner level.
 pub fn commit_async() -> Result<Option<u64>, Error> {
-    match DEPTH.get() {
-        1 if !ABORTED.get() => {
-            free_all_or_abort()?;
-            DEPTH.set(0);
+    match open() {
+        Some(tx) if tx.depth.load(Relaxed) == 1 && !is_aborted() => {
+            free_all_or_abort(tx)?;
+            tx.depth.store(0, Relaxed);
             let ticket = finish(runtime::tx_commit_async())?;
-            commit_direct(()).map(|()| Some(ticket))
+            commit_direct().map(|()| Some(ticket))
         }
         _ => commit().map(|()| None),
     }
 }
 
-#[inline]
 fn finish<R>(committed: Result<R, vernal_snapshot::Error>) -> Result<R, Error> {
     match committed {
         Ok(r) => {
@@ -121,12 +170,12 @@ fn finish_failed(e: vernal_snapshot::Error) -> Error {
 
 /// Ends a level; the outermost one rolls back what every level did.
 pub fn abort() -> Result<(), Error> {
-    match DEPTH.get() {
-        0 => Err(none_open("vn_tx_abort")),
-        1 => finish_abort(),
-        n => {
-            ABORTED.set(true);
-            DEPTH.set(n - 1);
+    match open() {
+        None => Err(none_open("vn_tx_abort")),
+        Some(tx) if tx.depth.load(Relaxed) == 1 => finish_abort(),
+        Some(tx) => {
+            add(ABORTED);
+            tx.depth.store(tx.depth.load(Relaxed) - 1, Relaxed);
             Ok(())
         }
     }
@@ -134,20 +183,21 @@ pub fn abort() -> Result<(), Error> {
 
 /// Says that the transaction will be rolled back when its outermost level ends; ends no level.
 pub fn doom() -> Result<(), Error> {
-    if DEPTH.get() == 0 {
+    if depth() == 0 {
         return Err(none_open("vn_tx_abort"));
     }
-    ABORTED.set(true);
+    add(ABORTED);
     Ok(())
 }
 
 /// Takes direct pools into the open transaction: before the first thing that it does to one.
 pub(crate) fn enlist_direct() -> Result<(), Error> {
-    if ABORTED.get() {
+    if is_aborted() {
         return Err(Error::Aborted);
     }
     if direct::tx::depth() == 0 {
         direct::tx::begin()?;
+        add(DIRECT);
     }
     Ok(())
 }
@@ -155,6 +205,7 @@ pub(crate) fn enlist_direct() -> Result<(), Error> {
 /// Frees an object of a direct pool when the transaction commits.
 pub(crate) fn free_at_commit(pool: usize, addr: u64) -> Result<(), Error> {
     enlist_direct()?;
+    add(FREEING);
     FREES.with_borrow_mut(|frees| {
         if !frees.insert((pool, addr)) {
             return Err(freed_before("vn_free", addr));
@@ -189,16 +240,15 @@ fn free_all() -> Result<(), Error> {
     Ok(())
 }
 
-fn free_all_or_abort() -> Result<(), Error> {
-    if FREES.with_borrow(BTreeSet::is_empty) {
+fn free_all_or_abort(tx: &TxLocal) -> Result<(), Error> {
+    if tx.extras.load(Relaxed) & FREEING == 0 {
         return Ok(());
     }
     free_all().or_else(|e| finish_abort().and(Err(e)))
 }
 
 /// What was done to direct pools becomes durable, after the buffered ones: those may refuse, with a conflict.
-#[inline]
-fn commit_direct(_buffered: ()) -> Result<(), Error> {
+fn commit_direct() -> Result<(), Error> {
     match direct::tx::depth() {
         0 => Ok(()),
         _ => direct::tx::commit(),
@@ -206,8 +256,10 @@ fn commit_direct(_buffered: ()) -> Result<(), Error> {
 }
 
 fn finish_abort() -> Result<(), Error> {
-    DEPTH.set(0);
-    ABORTED.set(false);
+    if let Some(tx) = open() {
+        tx.depth.store(0, Relaxed);
+        tx.extras.store(0, Relaxed);
+    }
     FREES.take();
     let in_place = match direct::tx::depth() {
         0 => Ok(()),
@@ -221,9 +273,10 @@ fn finish_abort() -> Result<(), Error> {
 
 /// Calls `f` after a roll-back of the running transaction, last registered first; forgets it when that commits.
 pub fn on_abort(f: OnAbort) -> Result<(), Error> {
-    if DEPTH.get() == 0 {
+    if depth() == 0 {
         return Err(none_open("vn_tx_on_abort"));
     }
+    add(CALLBACKS);
     ON_ABORT.with_borrow_mut(|c| c.push(f));
     Ok(())
 }

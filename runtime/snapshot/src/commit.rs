@@ -19,7 +19,7 @@
 use crate::space;
 use crate::thread::{self, Control};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 use vernal_abi as abi;
 use vernal_sys::RESERVE_CHUNK;
 use vernal_sys::mem::LazyBytes;
@@ -77,6 +77,11 @@ fn ask_deferred(line: u64, take: bool) -> Deferred {
         .map_or(Deferred::No, |ask| ask(line, take))
 }
 
+/// Whether no memory is deferred.
+pub fn none_deferred() -> bool {
+    DEFERRING.load(Ordering::Relaxed) == 0
+}
+
 /// Whether commits leave the line out as it is now.
 pub fn is_deferred(line: u64) -> bool {
     deferred(line, false) != Deferred::No
@@ -92,6 +97,8 @@ pub struct Extent {
     pub base: u64,
     /// Bytes of the file that take part in commits (its length as the program sees it).
     pub len: u64,
+    /// The file is a member of the journal.
+    pub member: bool,
     /// Per line: whether it is on the recheck list (see [`Flag`]).
     recheck: LazyBytes,
     /// Per [`RESERVE_CHUNK`]: whether the home image is known to have blocks there.
@@ -104,6 +111,7 @@ impl Extent {
         Ok(Self {
             base,
             len,
+            member: false,
             recheck: LazyBytes::new(slot / abi::LINE_SIZE)?,
             reserved: LazyBytes::new(slot / RESERVE_CHUNK)?,
         })
@@ -262,7 +270,8 @@ impl Gather {
         if self.extents.get(*hint).is_some_and(|e| e.holds(addr)) {
             return Some(*hint);
         }
-        *hint = self.extents.iter().position(|e| e.holds(addr))?;
+        // A pool grows by puddles as large as all before: the last ones hold most lines.
+        *hint = self.extents.iter().rposition(|e| e.holds(addr))?;
         Some(*hint)
     }
 
@@ -346,6 +355,42 @@ impl Gather {
             *flag = Flag::Fresh as u8;
         }
         examine(&mut self.extents, extent, line, mode, stage).inspect_err(|_| self.left.push(line))
+    }
+
+    /// Whether the recheck list is empty, as it is while the process has one thread.
+    pub fn nothing_to_recheck(&self) -> bool {
+        self.recheck.is_empty()
+    }
+
+    /// [`Gather::run`] for `count` lines in one [`RESERVE_CHUNK`], in the process' only thread, whole: `false`, and nothing
+    /// has happened, when they are not all lines of a mapped file whose home has blocks for them.
+    #[inline(always)]
+    pub fn take_plainly(
+        &mut self,
+        line: u64,
+        count: u64,
+        hint: &mut usize,
+        mut stage: impl FnMut(u64, &[u64; 8]),
+    ) -> bool {
+        let end = line + count * abi::LINE_SIZE;
+        let Some(e) = self.find(line, hint).and_then(|i| self.extents.get(i)) else {
+            return false;
+        };
+        let chunk = ((line - e.base) / RESERVE_CHUNK) as usize;
+        let whole = e.holds(end - 1);
+        if !e.member || !whole || e.reserved.get().get(chunk).is_none_or(|r| *r == 0) {
+            return false;
+        }
+        let mut line = line;
+        while line < end {
+            // Before the line is read: what a signal handler stores from here on is marked anew.
+            shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            // SAFETY: a mapped, aligned line that nobody else can be writing to: there is one thread, and it is here.
+            stage(line, unsafe { &*(line as *const [u64; 8]) });
+            line += abi::LINE_SIZE;
+        }
+        true
     }
 
     /// Looks again at the first `n` lines of the recheck list; with `forget` (a barrier has passed since they were

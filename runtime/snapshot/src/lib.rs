@@ -11,7 +11,7 @@ mod error;
 mod file;
 mod gate;
 pub mod inject;
-mod lock;
+pub mod lock;
 pub mod runtime;
 mod space;
 pub mod thread;

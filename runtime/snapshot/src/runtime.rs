@@ -6,6 +6,7 @@
 mod files;
 mod lifecycle;
 mod pipeline;
+mod plain;
 mod puddles;
 mod tx;
 mod windows;
@@ -99,6 +100,10 @@ struct State {
     single: bool,
     /// Every writable mapping is a member of the journal.
     active: bool,
+    /// A mapping may have a `new_len`.
+    resizing: bool,
+    /// Each commit looks for writes without a mark.
+    audited: bool,
     /// Calls of commit() up to this one have been served, with this result.
     served: u64,
     served_ok: bool,

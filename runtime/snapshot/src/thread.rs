@@ -11,6 +11,9 @@
 //! - *Consume*: read slots from `consumed` to `produced`. Zero each slot that held an address. Stop advancing at the first
 //!   hole, but go on reading behind it (a signal handler may have appended there and be the one that commits); what was
 //!   taken behind a hole is left as [`TAKEN`].
+//! - *Runs*: a slot holds the address of a line, or of several that follow each other: their number less one is in the upper
+//!   16 bits, which no tracked address has. Only while the process has one thread: a run sets many bytes before it is
+//!   appended, and another thread that commits meanwhile must not be kept from finding its own stores to those lines.
 //! - *Overflow*: addresses were dropped, their shadow bytes are set. The committer finds them by scanning the shadow of
 //!   all mappings. It skips `consumed` ahead to `produced` only when the whole ring was read without a hole, so no owner
 //!   can be about to write into a slot that then counts as new.
@@ -24,15 +27,22 @@
 
 use std::cell::UnsafeCell;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence,
+};
 use vernal_abi as abi;
-use vernal_sys::{cpu, mem};
+use vernal_sys::{cpu, mem, os};
 
 /// Slots of a thread's ring: 512 KiB, touched as it is used. A transaction that dirties more lines in one thread falls
 /// back to scanning the shadow.
 pub const RING_SLOTS: u64 = 1 << 16;
 /// A slot that was consumed out of order, behind a hole.
 const TAKEN: u64 = 1;
+/// Above the address in a slot: how many lines follow its own.
+const RUN_SHIFT: u32 = 48;
+const ADDR_MASK: u64 = (1 << RUN_SHIFT) - 1;
+/// Runs do not cross multiples of this.
+const RUN_WITHIN: u64 = vernal_sys::RESERVE_CHUNK;
 /// Offset of the ring from its control block; the assembly in `hooks.rs` of the C API knows it.
 pub const RING_OFFSET: u64 = 4096;
 
@@ -59,7 +69,24 @@ pub struct Control {
     pub tx_killed: AtomicBool,
     /// The arrival of this thread's transaction while it waits for its commit; 0: it does not.
     pub tx_ticket: AtomicU64,
+    /// What pools keep of this thread's transactions: here, because one load finds it, where a `thread_local!` of a shared
+    /// library is a call.
+    pub tx: TxLocal,
     next: AtomicPtr<Control>,
+}
+
+/// A thread's transactions on pools. Read and written by the thread only; 0 in a thread that has none open.
+#[repr(C)]
+#[derive(Debug)]
+pub struct TxLocal {
+    /// How many are open, one inside the other.
+    pub depth: AtomicU32,
+    /// Not 0: its end has more to do than to commit. The bits are the pools'.
+    pub extras: AtomicU32,
+    /// The C interface: which levels are blocks of `VN_TX`.
+    pub blocks: AtomicU64,
+    /// The C interface: how the last one ended.
+    pub result: AtomicI32,
 }
 
 const _: () = {
@@ -67,6 +94,7 @@ const _: () = {
     assert!(std::mem::offset_of!(Control, consumed) == 8);
     assert!(std::mem::offset_of!(Control, fast_slots) == 16);
     assert!(std::mem::size_of::<Control>() as u64 <= RING_OFFSET);
+    assert!(abi::TRACKED_END <= 1 << RUN_SHIFT && RUN_WITHIN / abi::LINE_SIZE <= 1 << 16);
     assert!(RING_SLOTS == 1 << 16); // the hook masks with movzx of a 16-bit register
 };
 
@@ -121,6 +149,13 @@ pub fn current() -> Option<&'static Control> {
         // SAFETY: set by `register` to a block that is never unmapped.
         Some(unsafe { &*p })
     }
+}
+
+/// This thread's control block, if it has one already.
+#[inline]
+pub fn known() -> Option<&'static Control> {
+    // SAFETY: the thread's own variable, null or a block that is never unmapped.
+    unsafe { tls().read().as_ref() }
 }
 
 /// Sends every later mark of every thread through [`mark_slow`], where fault injection counts it.
@@ -184,6 +219,10 @@ fn register() -> Option<&'static Control> {
     };
     c.op_depth.store(0, Ordering::Relaxed);
     c.in_commit.store(false, Ordering::Relaxed);
+    c.tx.depth.store(0, Ordering::Relaxed);
+    c.tx.extras.store(0, Ordering::Relaxed);
+    c.tx.blocks.store(0, Ordering::Relaxed);
+    c.tx.result.store(0, Ordering::Relaxed);
     let fast = if SLOW_MARKS.load(Ordering::SeqCst) {
         0
     } else {
@@ -272,7 +311,13 @@ impl Control {
             match v {
                 0 => hole = true,
                 TAKEN => {}
-                addr => take(addr),
+                v => {
+                    let addr = v & ADDR_MASK;
+                    take(addr);
+                    for line in 1..=v >> RUN_SHIFT {
+                        take(addr + line * abi::LINE_SIZE);
+                    }
+                }
             }
             if hole {
                 if v != 0 {
@@ -295,10 +340,59 @@ impl Control {
         overflow
     }
 
+    /// Whether marks wait.
+    #[inline]
+    pub fn has_marks(&self) -> bool {
+        let produced = self.produced.load(Ordering::Relaxed);
+        produced != self.consumed.load(Ordering::Relaxed)
+    }
+
+    /// Whether this is the only block there is: no other thread has ever marked anything.
+    #[inline]
+    pub fn is_only(&self) -> bool {
+        std::ptr::eq(CONTROLS.load(Ordering::Relaxed), self)
+            && self.next.load(Ordering::Relaxed).is_null()
+    }
+
+    /// [`Control::drain`] for the process' only thread: consumes its marks in order until `take`, which gets the first line of
+    /// a run and their number, refuses one; that then counts as not consumed. `true`: none is left. A hole, or marks that
+    /// were dropped, are refused alike.
+    #[inline(always)]
+    pub fn drain_only(&self, mut take: impl FnMut(u64, u64) -> bool) -> bool {
+        let start = self.consumed.load(Ordering::Relaxed);
+        let produced = self.produced.load(Ordering::Relaxed);
+        if self.overflow.load(Ordering::Relaxed) || produced.wrapping_sub(start) > RING_SLOTS {
+            return false;
+        }
+        for i in start..produced {
+            let slot = self.slot(i);
+            let v = slot.load(Ordering::Relaxed);
+            let line = v & ADDR_MASK & !(abi::LINE_SIZE - 1);
+            if v <= TAKEN || !take(line, (v >> RUN_SHIFT) + 1) {
+                self.consumed.store(i, Ordering::Release);
+                return false;
+            }
+            slot.store(0, Ordering::Relaxed);
+        }
+        self.consumed.store(produced, Ordering::Release);
+        if produced != 0 {
+            self.rewind(produced);
+        }
+        true
+    }
+
     /// Starts the owner's empty ring from its first slot again, so that small transactions stay in a few cache lines.
-    /// A handler that marks between the two stores finds a ring that looks full and sets `overflow`: slow, not wrong.
+    ///
+    /// `consumed` goes first: a handler that marks between the two finds room behind `produced`, and its slot is found
+    /// because `produced` then has moved on. The other way round the ring would look full to it, and its mark would leave a
+    /// hole that nobody fills.
     #[inline]
     fn rewind(&self, produced: u64) {
+        if produced > RING_SLOTS / 2 {
+            return;
+        }
+        self.consumed.store(0, Ordering::Release);
+        compiler_fence(Ordering::SeqCst);
         let mut seen = produced;
         // SAFETY: as in `bump`: cmpxchg without lock, one instruction, this thread is the only writer.
         unsafe {
@@ -310,8 +404,8 @@ impl Control {
                 options(nostack),
             );
         }
-        if seen == produced {
-            self.consumed.store(0, Ordering::Release);
+        if seen != produced {
+            self.consumed.store(produced, Ordering::Release);
         }
     }
 }
@@ -349,6 +443,7 @@ fn append(addr: u64) {
 }
 
 /// Marks every line of `[addr, addr + len)` that lies in a mapped file.
+#[inline]
 pub extern "C" fn mark_range(addr: u64, len: u64) {
     let Some(end) = addr.checked_add(len) else {
         return;
@@ -356,19 +451,50 @@ pub extern "C" fn mark_range(addr: u64, len: u64) {
     if len == 0 || end <= abi::TRACKED_BASE || addr >= abi::TRACKED_END {
         return;
     }
-    crate::space::for_each_mapped(addr, end, |lo, hi| {
-        let mut line = lo & !(abi::LINE_SIZE - 1);
-        while line < hi {
-            // SAFETY: lo..hi lies in a mapped file's slot.
-            if unsafe { set_shadow(line) } {
-                if PREFETCH_HOME.load(Ordering::Relaxed) != 0 {
-                    cpu::prefetch_for_write(line + abi::HOME_DISTANCE);
-                }
-                append(line);
+    crate::space::for_each_mapped(addr, end, mark_mapped);
+}
+
+/// Marks the lines of `[lo, hi)`, all of which lies in a mapped file's slot.
+fn mark_mapped(lo: u64, hi: u64) {
+    let mut line = lo & !(abi::LINE_SIZE - 1);
+    let prefetch = PREFETCH_HOME.load(Ordering::Relaxed) != 0;
+    if !prefetch
+        && os::single_threaded()
+        && let Some(c) = known()
+        && c.fast_slots.load(Ordering::Relaxed) != 0
+    {
+        return mark_runs(c, line, hi);
+    }
+    while line < hi {
+        // SAFETY: lo..hi lies in a mapped file's slot.
+        if unsafe { set_shadow(line) } {
+            if prefetch {
+                cpu::prefetch_for_write(line + abi::HOME_DISTANCE);
             }
+            append(line);
+        }
+        line += abi::LINE_SIZE;
+    }
+}
+
+/// [`mark_mapped`] in the process' only thread: lines that follow each other share a slot.
+#[inline]
+fn mark_runs(c: &Control, mut line: u64, hi: u64) {
+    while line < hi {
+        // SAFETY: the caller's lines lie in a mapped file's slot.
+        if !unsafe { set_shadow(line) } {
+            line += abi::LINE_SIZE;
+            continue;
+        }
+        let first = line;
+        let end = hi.min((line | (RUN_WITHIN - 1)) + 1);
+        line += abi::LINE_SIZE;
+        // SAFETY: as above.
+        while line < end && unsafe { set_shadow(line) } {
             line += abi::LINE_SIZE;
         }
-    });
+        c.append(first | ((line - first) / abi::LINE_SIZE - 1) << RUN_SHIFT);
+    }
 }
 
 /// Marks the NUL-terminated string at `addr`, terminator included, when it is tracked.

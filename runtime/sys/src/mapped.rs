@@ -501,13 +501,10 @@ impl Media for HomeView {
     #[inline]
     fn write_line(&mut self, off: u64, mask: u8, words: &[u64]) -> io::Result<()> {
         self.check(off, LINE)?;
-        if mask == u8::MAX && words.len() == 8 && self.backing == Backing::ByteAddressable {
-            // A whole line needs no read of the old one; the next fence, of a commit or of a checkpoint, makes it durable.
-            let dst = (self.base + off) as *mut u8;
-            // SAFETY: a line inside the checked range, aligned because base and off are; `words` is 64 bytes and never part
-            // of the mapping.
-            unsafe { cpu::stream_line(dst, words.as_ptr().cast()) };
-            return Ok(());
+        if let (u8::MAX, Backing::ByteAddressable, Some(words)) =
+            (mask, self.backing, words.first_chunk())
+        {
+            return self.write_whole_line(off, words);
         }
         let mut rest = mask;
         for word in words {
@@ -518,6 +515,23 @@ impl Media for HomeView {
             unsafe { ((self.base + off + (i & 7) * 8) as *mut u64).write(*word) };
         }
         self.note(off);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn write_whole_line(&mut self, off: u64, words: &[u64; 8]) -> io::Result<()> {
+        if self.backing != Backing::ByteAddressable {
+            for (word, at) in words.iter().zip((off..).step_by(8)) {
+                self.write_word(at, u64::from_le(*word))?;
+            }
+            return Ok(());
+        }
+        self.check(off, LINE)?;
+        // A whole line needs no read of the old one; the next fence, of a commit or of a checkpoint, makes it durable.
+        let dst = (self.base + off) as *mut u8;
+        // SAFETY: a line inside the checked range, aligned because base and off are; `words` is 64 bytes and never part
+        // of the mapping.
+        unsafe { cpu::stream_line(dst, words.as_ptr().cast()) };
         Ok(())
     }
 

@@ -69,6 +69,12 @@ pub trait Media {
         Ok(())
     }
 
+    /// Writes a whole line at `off` (a multiple of 64); `words` are in little-endian order.
+    #[inline]
+    fn write_whole_line(&mut self, off: u64, words: &[u64; 8]) -> io::Result<()> {
+        self.write_line(off, u8::MAX, words)
+    }
+
     /// A hint that [`Media::persist`] will be called before long: where writing takes time, it may start now. Promises
     /// nothing.
     fn start_persist(&mut self) {}

@@ -3,7 +3,7 @@
 use vernal_crash::explore::{FilePlace, journal_path, recover_all, uuid};
 use vernal_crash::session::{Session, Setup};
 use vernal_crash::world::{Geometry, Image, SharedWorld, SimMedia, World};
-use vernal_format::{LOG_OFFSET, SLOT_LEN, record_seed, seal_record, set_len_entry_header};
+use vernal_format::{LOG_OFFSET, RecordKey, SLOT_LEN, seal_record, set_len_entry_header};
 use vernal_journal::{
     JournalReader, MetaFile, RecordBuilder, RecoveryError, check_home, recover_home,
 };
@@ -332,7 +332,7 @@ fn forge(c: &Crashed, world: &SharedWorld, payload: &[u64], entries: u32) {
     words.extend_from_slice(payload);
     seal_record(
         &mut words,
-        record_seed(uuid(1), 1),
+        &RecordKey::new(uuid(1), 1),
         1,
         c.last() as u64 + 1,
         entries,
@@ -403,16 +403,16 @@ fn a_record_of_another_generation_or_journal_does_not_count() {
     let c = crashed();
     let base = load(&c.world()).meta().base_line();
     for (seed, generation, sequence) in [
-        (record_seed(uuid(1), 1), 2, 7),
-        (record_seed(uuid(1), 2), 2, 7),
-        (record_seed(uuid(1), 0), 1, 7),
-        (record_seed(uuid(2), 1), 1, 7),
-        (record_seed(uuid(1), 1), 1, 8),
-        (record_seed(uuid(1), 1), 1, 6),
+        (RecordKey::new(uuid(1), 1), 2, 7),
+        (RecordKey::new(uuid(1), 2), 2, 7),
+        (RecordKey::new(uuid(1), 0), 1, 7),
+        (RecordKey::new(uuid(2), 1), 1, 7),
+        (RecordKey::new(uuid(1), 1), 1, 8),
+        (RecordKey::new(uuid(1), 1), 1, 6),
     ] {
         let mut words = vec![0, 0, 0, 0, 0, base << 8 | 1, 0x77];
         // `unflushed` says that nothing before it is promised, so that its place is all that counts.
-        seal_record(&mut words, seed, generation, sequence, 1, 100);
+        seal_record(&mut words, &seed, generation, sequence, 1, 100);
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
         let world = c.world();
         let result = c.recover_with(&world, |w| {

@@ -4,8 +4,8 @@ use crate::input::Input;
 use crate::media::Bytes;
 use vernal_abi::{TRACKED_BASE, line_of};
 use vernal_format::{
-    Entries, HEADER_WORDS, LOG_OFFSET, MAX_MEMBERS, Member, MemberPath, Meta, MetaState, SLOT_LEN,
-    Slot, Superblock, Uuid, record_seed, seal_record,
+    Entries, HEADER_WORDS, LOG_OFFSET, MAX_MEMBERS, Member, MemberPath, Meta, MetaState, RecordKey,
+    SLOT_LEN, Slot, Superblock, Uuid, seal_record,
 };
 use vernal_journal::{JournalReader, MetaFile, check_home, recover_home};
 
@@ -112,7 +112,7 @@ impl Bytes {
 
 /// Writes sealed records one behind the other, as long as the input lasts.
 fn records(input: &mut Input<'_>, superblock: &Superblock, journal: &mut [u8]) {
-    let seed = record_seed(superblock.journal, superblock.generation);
+    let key = RecordKey::new(superblock.journal, superblock.generation);
     let mut at = LOG_OFFSET as usize;
     let mut sequence = superblock.first_sequence;
     while !input.is_empty() {
@@ -149,7 +149,7 @@ fn records(input: &mut Input<'_>, superblock: &Superblock, journal: &mut [u8]) {
         }
         seal_record(
             &mut words,
-            seed,
+            &key,
             superblock.generation,
             sequence,
             entries,

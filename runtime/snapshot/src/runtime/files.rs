@@ -249,6 +249,7 @@ impl State {
             self.gather.set_len(index, len);
         }
         self.mappings[index].new_len = Some(len);
+        self.resizing = true;
         Ok(())
     }
 

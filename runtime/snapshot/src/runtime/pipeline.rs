@@ -1,7 +1,8 @@
 //! The commit pipeline: activate, stage, append, apply.
 
 use super::{
-    ARRIVED, Engine, FORKED, MAPPED, Mapping, Owner, Place, State, invalid, lock, puddles, tx,
+    ARRIVED, Engine, FORKED, MAPPED, Mapping, Owner, Place, State, invalid, lock, plain, puddles,
+    tx,
 };
 use crate::audit;
 use crate::commit::{Changed, Gather, Look};
@@ -135,7 +136,11 @@ impl State {
         } else {
             Look::Compare
         };
+        for (extent, m) in self.gather.extents.iter_mut().zip(&self.mappings) {
+            extent.member = matches!(m.place, Place::Member(_));
+        }
         self.single = os::single_threaded();
+        self.audited = config::get().audit;
         thread::set_prefetch(!(whole && self.single));
     }
 
@@ -279,8 +284,11 @@ impl State {
         self.stats.bytes += bytes;
         self.stats.flushes += engine.journal().media().flushes() - flushes;
         self.stats.checkpoints += engine.stats().checkpoints - checkpoints;
-        for m in &mut self.mappings {
-            m.new_len = None;
+        if self.resizing {
+            self.resizing = false;
+            for m in &mut self.mappings {
+                m.new_len = None;
+            }
         }
         inject::point(Site::CommitDone);
         Ok(())
@@ -300,7 +308,7 @@ impl State {
 }
 
 /// Takes a commit that failed before its record was written apart again: nothing has changed, everything is still dirty.
-fn give_back(engine: &mut Engine, gather: &mut Gather) {
+pub(super) fn give_back(engine: &mut Engine, gather: &mut Gather) {
     let staged: Vec<u64> = (engine.builder().entries().flatten())
         .filter_map(|e| match e {
             Entry::Line { line, .. } => Some(abi::line_addr(line)),
@@ -432,6 +440,11 @@ pub(super) fn arrive() -> u64 {
 pub fn commit() -> Result<(), Error> {
     if FORKED.load(Ordering::Relaxed) && MAPPED.load(Ordering::Relaxed) == 0 {
         return Err(Error::Forked);
+    }
+    if let Some(own) = thread::known()
+        && let Some(done) = plain::commit(own)
+    {
+        return done.map_err(|e| *e);
     }
     // Everything this thread has stored and marked precedes its arrival, and a leader reads the count of arrivals before
     // it gathers: whoever had arrived by then is served.

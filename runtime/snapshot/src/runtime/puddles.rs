@@ -248,7 +248,7 @@ impl State {
     /// Takes over the mappings that were made without the lock.
     #[inline]
     pub(super) fn absorb(&mut self) {
-        if ANY_ARRIVING.load(Ordering::Acquire) {
+        if any_arriving() {
             self.absorb_slowly();
         }
     }
@@ -265,6 +265,12 @@ impl State {
         // After that store: `nothing_mapped` finds a puddle in one of the two places.
         ANY_ARRIVING.store(false, Ordering::Release);
     }
+}
+
+/// Whether puddles wait to be taken into the table of mappings.
+#[inline]
+pub(super) fn any_arriving() -> bool {
+    ANY_ARRIVING.load(Ordering::Acquire)
 }
 
 /// Whether neither files nor puddles are mapped.

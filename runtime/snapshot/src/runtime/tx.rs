@@ -9,7 +9,7 @@
 //!   that no commit has gathered, and they report [`Error::RolledBack`].
 
 use super::pipeline::{arrive, journal_error};
-use super::{FORKED, MAPPED, Place, State, lock};
+use super::{FORKED, MAPPED, Place, State, lock, plain};
 use crate::error::Error;
 use crate::gate;
 use crate::thread::{self, Control};
@@ -56,6 +56,12 @@ pub fn tx_begin() -> Result<(), Error> {
 /// Ends the transaction and makes it durable, with whatever else is uncommitted.
 #[inline]
 pub fn tx_commit() -> Result<(), Error> {
+    if let Some(own) = thread::known()
+        && let Some(done) = plain::commit(own)
+    {
+        gate::leave();
+        return done.map_err(|e| *e);
+    }
     end(|s, own, mine| {
         if s.served >= mine && s.served_ok {
             s.stats.grouped += 1;
@@ -165,6 +171,7 @@ impl State {
                 }
             }
         }
+        self.resizing = false;
         let mut restored = Vec::new();
         self.gather.roll_back(own, |line| restored.push(line));
         if let Some(t) = &self.tracker {

@@ -120,8 +120,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "two who claim one slot both get it",
         edits: &[Edit {
             file: "runtime/heap/src/alloc.rs",
-            search: "if word.fetch_or(bit, SeqCst) & bit == 0 {",
-            replace: "if word.fetch_or(bit, SeqCst) & bit == 0 || std::hint::black_box(true) {",
+            search: "if self.mem.change_bits(word, 0, bit) & bit == 0 {",
+            replace: "if self.mem.change_bits(word, 0, bit) & bit == 0 || std::hint::black_box(true) {",
         }],
         test: PLANTED,
     },
@@ -268,8 +268,8 @@ pub const MORE: &[Mutant] = &[
         name: "a cache that ends keeps its spans",
         edits: &[Edit {
             file: "runtime/heap/src/cache.rs",
-            search: "        orphans.extend(spans.into_iter().map(|span| (generation, span)));\n",
-            replace: "        let _ = (&mut orphans, spans, generation);\n",
+            search: "        self.orphans.add(orphans);\n",
+            replace: "        drop(orphans);\n",
         }],
         test: PLANTED,
     },

@@ -13,6 +13,9 @@ const MOVED: &[&str] = &[
     "golden_pools",
 ];
 
+/// The runtime in a process with one thread.
+const PLAIN: &[&str] = &["test", "-p", "vernal-snapshot", "--test", "plain"];
+
 /// Every mutant of the runtime.
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -64,8 +67,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "a commit does not wait for operations",
         edits: &[Edit {
             file: "runtime/snapshot/src/gate.rs",
-            search: "    while busy() {",
-            replace: "    while std::hint::black_box(false) && busy() {",
+            search: "    wait_until(|| !busy());",
+            replace: "    wait_until(|| std::hint::black_box(true) || !busy());",
         }],
         test: RUNTIME,
     },
@@ -91,8 +94,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "only the first line of a range is marked",
         edits: &[Edit {
             file: "runtime/snapshot/src/thread.rs",
-            search: "            line += abi::LINE_SIZE;",
-            replace: "            line = hi;",
+            search: "            append(line);\n        }\n        line += abi::LINE_SIZE;",
+            replace: "            append(line);\n        }\n        line = hi;",
         }],
         test: RUNTIME,
     },
@@ -104,6 +107,51 @@ pub const MUTANTS: &[Mutant] = &[
             replace: "    if s.durable > ticket\n",
         }],
         test: RUNTIME,
+    },
+    Mutant {
+        name: "the plain commit leaves the shadow byte set",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/commit.rs",
+            search: "            shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);\n            compiler_fence",
+            replace: "            compiler_fence",
+        }],
+        test: PLAIN,
+    },
+    Mutant {
+        name: "the plain commit clears the shadow byte after it has read the line",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/commit.rs",
+            search: "            line += abi::LINE_SIZE;\n        }\n        true\n",
+            replace: "            for _ in 0..100 {\n                std::hint::spin_loop();\n            }\n            shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);\n            line += abi::LINE_SIZE;\n        }\n        true\n",
+        }],
+        test: PLAIN,
+    },
+    Mutant {
+        name: "a run of lines counts as its first",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/thread.rs",
+            search: "!take(line, (v >> RUN_SHIFT) + 1)",
+            replace: "!take(line, 1)",
+        }],
+        test: PLAIN,
+    },
+    Mutant {
+        name: "what the plain commit has not looked at is forgotten",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/runtime/plain.rs",
+            search: "            give_back(engine, gather);\n            return None;",
+            replace: "            let _ = give_back;\n            engine.abort();\n            return None;",
+        }],
+        test: PLAIN,
+    },
+    Mutant {
+        name: "the plain commit does not see a new length",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/runtime/plain.rs",
+            search: "            && !self.resizing\n",
+            replace: "",
+        }],
+        test: PLAIN,
     },
 ];
 

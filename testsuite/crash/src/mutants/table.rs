@@ -71,14 +71,14 @@ pub const MUTANTS: &[Mutant] = &[
         edits: &[
             Edit {
                 file: "runtime/format/src/record.rs",
-                search: "words[0] = xxh3_64_with_seed(words[1..].as_bytes(), seed).to_le();",
+                search: "words[0] = key.checksum_by(&words[1..], accumulate).to_le();",
                 replace: r##"let end = words.len() - 1;
-    words[0] = xxh3_64_with_seed(words[1..end].as_bytes(), seed).to_le();"##,
+    words[0] = key.checksum_by(&words[1..end], accumulate).to_le();"##,
             },
             Edit {
                 file: "runtime/format/src/record.rs",
-                search: "u64::from_le(words[0]) == xxh3_64_with_seed(words[1..].as_bytes(), seed)",
-                replace: "u64::from_le(words[0]) == xxh3_64_with_seed(words[1..words.len() - 1].as_bytes(), seed)",
+                search: "u64::from_le(words[0]) == key.checksum(&words[1..])",
+                replace: "u64::from_le(words[0]) == key.checksum(&words[1..words.len() - 1])",
             },
         ],
         test: CHECKPOINT,
@@ -87,8 +87,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "the checksum is not looked at",
         edits: &[Edit {
             file: "runtime/journal/src/reader.rs",
-            search: "Ok(verify_record(words, seed).then_some(header))",
-            replace: r##"let _ = (words, seed, verify_record);
+            search: "Ok(verify_record(words, key).then_some(header))",
+            replace: r##"let _ = (words, key, verify_record);
         Ok(Some(header))"##,
         }],
         test: CHECKPOINT,
@@ -96,7 +96,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "the checksum's seed leaves out the generation",
         edits: &[Edit {
-            file: "runtime/format/src/record.rs",
+            file: "runtime/format/src/checksum.rs",
             search: "xxh3_64(&journal.0).wrapping_add(generation)",
             replace: r##"{
         let _ = generation;
@@ -108,7 +108,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "the checksum's seed leaves out the journal",
         edits: &[Edit {
-            file: "runtime/format/src/record.rs",
+            file: "runtime/format/src/checksum.rs",
             search: "xxh3_64(&journal.0).wrapping_add(generation)",
             replace: r##"{
         let _ = journal;
@@ -257,13 +257,13 @@ pub const MUTANTS: &[Mutant] = &[
         }
     }
 
-    /// Stages a new length"##,
+    /// Whether what is staged fits"##,
             replace: r##"            let _ = line;
             *home
         }
     }
 
-    /// Stages a new length"##,
+    /// Whether what is staged fits"##,
         }],
         test: ABORT,
     },
@@ -470,8 +470,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "records go on beyond the end of the log",
         edits: &[Edit {
             file: "runtime/journal/src/journal.rs",
-            search: "(self.head + record.record_bytes()).next_multiple_of(self.unit as u64) <= self.sb.log_len",
-            replace: "(self.head + record.record_bytes()).next_multiple_of(self.unit as u64) <= self.sb.log_len + 4096",
+            search: "align_up(self.head + record.record_bytes(), self.unit as u64) <= self.sb.log_len",
+            replace: "align_up(self.head + record.record_bytes(), self.unit as u64) <= self.sb.log_len + 4096",
         }],
         test: CHECKPOINT,
     },
