@@ -251,10 +251,8 @@ fn stores_of_a_signal_handler() {
             it_value: every,
         };
         // SAFETY: both arguments are valid.
-        assert_eq!(
-            unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) },
-            0
-        );
+        let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+        assert_eq!(set, 0);
     };
     let word = |i: u64, distance| {
         // SAFETY: a word of the mapped file or of its home view.
