@@ -24,6 +24,7 @@ pub mod registry;
 mod server;
 pub mod shm;
 pub mod transport;
+pub mod wire;
 
 pub use client::{Connection, PendingCall, Reply, Stream};
 pub use error::{Code, Error, Failure};

@@ -183,11 +183,13 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
             let Some(to) = self.sink.words(copy, count) else {
                 return Err(unmapped(copy.addr));
             };
-            // The only time that these words of the peer are loaded. What is not in use is zero in a copy.
+            // The only time that these words of the peer are loaded. What is not in use is zero, not what an earlier graph left.
             let from = words.get(..(used.min(spot.size) as usize).div_ceil(8));
-            for (to, from) in to.iter().zip(from.unwrap_or_default()) {
+            let from = from.unwrap_or_default();
+            for (to, from) in to.iter().zip(from) {
                 to.store(from.load(Relaxed), Relaxed);
             }
+            (to.iter().skip(from.len())).for_each(|w| w.store(0, Relaxed));
             if let Some(noted) = self.decided.copies.get_mut(spot.copy) {
                 *noted = copy;
             }
