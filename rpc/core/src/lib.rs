@@ -23,6 +23,7 @@ mod outbox;
 pub mod registry;
 mod server;
 pub mod shm;
+pub mod tcp;
 pub mod transport;
 pub mod wire;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use vernal_format::Uuid;
-use vernal_heap::{Heap, HeapError, ObjectSpace, PoolMemory, TYPE_RAW};
+use vernal_heap::{Heap, HeapError, ObjectSpace, PoolMemory, SpanSpace, TYPE_RAW};
 use vernal_snapshot::runtime::{self};
 
 use crate::direct::DirectPool;
@@ -266,7 +266,7 @@ impl Pool {
     }
 
     /// The heap, to be looked at.
-    pub fn space(&self) -> &(impl ObjectSpace + use<>) {
+    pub fn space(&self) -> &(impl SpanSpace + use<>) {
         &self.0.heap
     }
 
