@@ -11,6 +11,7 @@ mod journal;
 mod log;
 mod media;
 mod proto;
+mod wire;
 
 /// One parser, or one way into it.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     target("proto", proto::packets),
     target("slots", format::slots),
     target("types", format::types),
+    target("wire", wire::decode),
 ];
 
 /// The target called `name`.

@@ -7,6 +7,7 @@ mod pool;
 mod run;
 mod seat;
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -20,6 +21,7 @@ pub use methods::Signature;
 use crate::error::{Error, Failure};
 use crate::options::ChannelOptions;
 use crate::shm::{ChannelHeap, Shm};
+use crate::tcp::Tcp;
 use crate::transport::Listen;
 use methods::{Method, Methods};
 
@@ -130,6 +132,17 @@ impl Channel {
     pub fn listen(&self, listener: Box<dyn Listen>) {
         self.inner.new_listeners().push(listener);
         self.inner.nudge();
+    }
+
+    /// Takes clients over TCP, too, at `at`; what they connect to. Objects of the channel's heap are sent as copies.
+    pub fn listen_tcp(&self, tcp: &Tcp, at: SocketAddr) -> Result<String, Error> {
+        let mut listener = tcp.listen(at, self.name(), self.options())?;
+        if let Some(heap) = self.inner.shared.get() {
+            listener = listener.with_shared_heap(Arc::clone(heap));
+        }
+        let address = listener.address();
+        self.listen(Box::new(listener));
+        Ok(address)
     }
 
     /// Serves a method; also while the channel runs. The handler must return soon if the channel has no threads of its own for handlers:

@@ -80,6 +80,10 @@ impl SocketTx {
                 // The call fails, and its text says why; the connection goes on.
                 self.out.truncate(start);
                 header.shape = Shape::Unsent;
+                if shared {
+                    // Nobody waits to hear that it is no longer needed.
+                    header.addr = 0;
+                }
                 let text = Body::from_text(&why);
                 self.push(header, text.bytes().unwrap_or_default());
             }
@@ -120,13 +124,13 @@ impl Tx for SocketTx {
             type_id: 0,
         };
         match &message.body {
-            Body::Object { addr, .. } if message.kind == Kind::Release => {
+            Body::Object { addr, type_id } if message.kind == Kind::Release => {
                 // In the peer's own words; an object that it does not wait for needs none.
                 let Some(theirs) = self.link.graphs.released(*addr) else {
                     return Ok(true);
                 };
                 header.shape = Shape::Named;
-                header.addr = theirs;
+                (header.addr, header.type_id) = (theirs, *type_id);
                 self.push(header, &[]);
             }
             Body::Object { addr, type_id } | Body::Shared { addr, type_id } => {
@@ -195,7 +199,7 @@ impl SocketRx {
         let server = self.link.server;
         let arrived = |image| {
             let call = (server && header.kind == Kind::Call).then_some(header.call);
-            let told = !server && header.shape != Shape::Shared;
+            let told = !server && header.shape != Shape::Shared && addr != 0;
             let addr = self.link.graphs.arrived(call, told.then_some(addr), image);
             Body::Object { addr, type_id }
         };

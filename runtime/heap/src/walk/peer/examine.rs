@@ -227,11 +227,15 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn next_view(&mut self, addr: u64, count: usize) -> Option<&'a [AtomicU64]> {
         let (base, end) = self.space.puddle_at(addr)?;
         let all = usize::try_from(end.checked_sub(base)? / 8).ok()?;
-        self.last = (base, self.space.words(base, all)?);
+        let Some(words) = self.space.words(base, all) else {
+            // A heap whose words do not lie one behind the other: an image that came over the wire.
+            return self.space.words(addr, count);
+        };
+        self.last = (base, words);
         let first = (addr.checked_sub(base)? / 8) as usize;
         self.last.1.get(first..first.checked_add(count)?)
     }
