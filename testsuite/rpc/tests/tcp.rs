@@ -158,9 +158,8 @@ fn objects_travel_both_ways() {
             assert_eq!(nodes::sum(reply.object().expect("an object")), (count, sum));
             replies += 1;
         }
-        // Of the same channel, in shared memory and over TCP.
-        let local = Connection::connect(&shm, &name, &client_options()).expect("connects");
-        for conn in [&conn, &local] {
+        // Of the channel's heap, which clients in shared memory read in place.
+        for _ in 0..2 {
             let reply = conn
                 .call(SHARED, Body::EMPTY, &gives_lists())
                 .expect("a list");
