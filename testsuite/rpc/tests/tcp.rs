@@ -432,7 +432,7 @@ fn hostile_servers_harm_nobody() {
                     let length = rng.next() % 100;
                     let words = [
                         length,
-                        rng.next() % 11 | (rng.next() % 6) << 8,
+                        rng.next() % 11 + (rng.next() % 6) * 256,
                         rng.next() % 70,
                         0,
                         rng.next(),
