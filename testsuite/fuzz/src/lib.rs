@@ -11,7 +11,6 @@ mod journal;
 mod log;
 mod media;
 mod proto;
-mod wire;
 
 /// One parser, or one way into it.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +39,6 @@ pub const TARGETS: &[Target] = &[
     target("proto", proto::packets),
     target("slots", format::slots),
     target("types", format::types),
-    target("wire", wire::decode),
 ];
 
 /// The target called `name`.
