@@ -117,6 +117,7 @@ impl Segment {
     }
 
     /// Its words. Of a segment that is mapped for reading they may only be loaded, and may change at any time.
+    #[inline]
     pub fn words(&self) -> &[AtomicU64] {
         // SAFETY: mapped, readable and aligned as long as `self` is; other threads and processes use the words as atomics,
         // or are in no position to expect more.

@@ -243,13 +243,21 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn cooldb(&mut self) -> Result<()> {
-        let file = self.folders.run.join("documents");
-        let documents = self.scale.documents;
-        write_documents(&file, documents, self.options.seed)?;
-        if Source::open(&file)?.len() as u64 != documents {
-            return Err(Failure("the file of documents is incomplete".to_owned()));
+    /// How many documents can be inserted when one takes about `ns` nanoseconds, by all systems together: as many as planned,
+    /// or a whole number of thousands that a busy machine inserts in the time of the part.
+    fn affordable(&mut self, ns: f64) -> u64 {
+        let planned = self.scale.documents;
+        let possible = self.scale.part_s as f64 * 1e9 / ns.max(1.0);
+        if possible >= planned as f64 {
+            return planned;
         }
+        let documents = (possible as u64 / 1000).max(1) * 1000;
+        let why = format!("the machine is busy: {documents} documents instead of {planned}");
+        self.skipped.push(("cooldb".to_owned(), why));
+        documents
+    }
+
+    fn cooldb(&mut self) -> Result<()> {
         let with_store: Vec<usize> = (0..self.pairs.len())
             .filter(|&i| self.pairs[i].contender.has_store())
             .collect();
@@ -257,6 +265,18 @@ impl Run<'_> {
             (System::Local, _) | (_, Wait::Block) => Placement::Same,
             (_, Wait::Poll | Wait::Adapt) => Placement::Two,
         };
+        let mut ns = 0.0;
+        for &i in &with_store {
+            let placement = home(&self.pairs[i]);
+            let probe = self.pairs[i].run(placement, SMALL, [10, 100], self.options.seed, 1)?;
+            ns += 2.0 * probe.per_call();
+        }
+        let documents = self.affordable(ns);
+        let file = self.folders.run.join("documents");
+        write_documents(&file, documents, self.options.seed)?;
+        if Source::open(&file)?.len() as u64 != documents {
+            return Err(Failure("the file of documents is incomplete".to_owned()));
+        }
         for &i in &with_store {
             let placement = home(&self.pairs[i]);
             self.pairs[i].open(placement, &file)?;

@@ -84,6 +84,9 @@ pub struct Options {
     /// Only these systems
     #[arg(long, value_delimiter = ',', value_name = "SYSTEM")]
     systems: Vec<System>,
+    /// Only these ways to wait
+    #[arg(long, value_delimiter = ',', value_name = "WAIT")]
+    waits: Vec<Wait>,
     /// Seed of the payloads and documents
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -129,6 +132,7 @@ impl Options {
                 let contender = move |&wait| Contender { system, wait };
                 system.waits().iter().map(contender)
             })
+            .filter(|c| self.waits.is_empty() || self.waits.contains(&c.wait))
             .collect()
     }
 }

@@ -107,9 +107,14 @@ impl Held {
 
     /// Some of its words.
     pub(super) fn words(self: &Arc<Self>, range: Range<usize>) -> Words {
+        let words = self.mapping.as_ref().map_or(&[][..], |m| m.words());
+        let words = words.get(range).unwrap_or_default();
+        // SAFETY: the mapping neither moves nor ends before the last handle of `held`, of which the result keeps one; it gives
+        // the words out for as long as it lives itself.
+        let words = unsafe { std::slice::from_raw_parts(words.as_ptr(), words.len()) };
         Words {
-            held: Arc::clone(self),
-            range,
+            _held: Arc::clone(self),
+            words,
         }
     }
 }
@@ -124,20 +129,17 @@ impl Drop for Held {
     }
 }
 
-/// Words of a mapped segment.
+/// Words of a mapped segment. Each access of a ring asks for them: they are found once.
 #[derive(Debug, Clone)]
 pub(super) struct Words {
-    held: Arc<Held>,
-    range: Range<usize>,
+    /// As long as `_held` says, and given out for as long as `self` only.
+    words: &'static [AtomicU64],
+    _held: Arc<Held>,
 }
 
 impl AsRef<[AtomicU64]> for Words {
     #[inline(always)]
     fn as_ref(&self) -> &[AtomicU64] {
-        self.held
-            .mapping
-            .as_ref()
-            .and_then(|m| m.words().get(self.range.clone()))
-            .unwrap_or_default()
+        self.words
     }
 }
