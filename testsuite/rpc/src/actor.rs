@@ -5,7 +5,7 @@
 //! connect NAME TRUST WAIT -> number                      close N
 //! echo N LEN | sum N COUNT | list N COUNT | shared N | stream N COUNT | wild N ADDR TYPE
 //! linger N                   (a call that is never answered; says how it ended)
-//! attack NAME KIND SEED
+//! attack NAME KIND SEED  crowd NAME COUNT   (connections that never greet)
 //! tamper N COUNT ROUNDS      (sums a list that another thread keeps changing)
 //! ```
 
@@ -52,6 +52,7 @@ struct Actor {
     served: BTreeMap<String, Served>,
     conns: BTreeMap<u64, Connection>,
     next: u64,
+    kept: Vec<Box<dyn std::any::Any>>,
 }
 
 fn trust(word: &str) -> Trust {
@@ -356,6 +357,14 @@ impl Actor {
             "linger" => {
                 self.conn(conn)?.call(LINGER, Body::EMPTY, &patient())?;
                 Ok("answered".into())
+            }
+            "crowd" => {
+                let crowd = crate::attack::crowd(word_at(1), number_at(2));
+                self.kept.push(crowd.map_err(|why| Error::Registry {
+                    doing: "crowding",
+                    why,
+                })?);
+                Ok(String::new())
             }
             "attack" => {
                 let ended = crate::attack::attack(word_at(1), word_at(2), number_at(3));

@@ -162,6 +162,14 @@ impl Attacker {
     }
 }
 
+/// Connects many times and says nothing; the connections end with the result.
+pub fn crowd(name: &str, count: u64) -> Result<Box<dyn std::any::Any>, String> {
+    let registry = Puddled::new("crowd").map_err(|e| e.to_string())?;
+    let connect = |_| registry.connect(name).map_err(|e| e.to_string());
+    let grants: Vec<ConnGrant> = (0..count).map(connect).collect::<Result<_, _>>()?;
+    Ok(Box::new((grants, registry)))
+}
+
 /// Attacks the server of a channel; says how it ended.
 pub fn attack(name: &str, kind: &str, seed: u64) -> Result<String, String> {
     let mut rng = Rng(seed | 1);

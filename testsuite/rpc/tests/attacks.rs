@@ -47,3 +47,29 @@ fn hostile_clients_harm_themselves_alone() {
     });
     assert!(field(&server.ok("stats shop"), "corrupt") >= 20);
 }
+
+#[test]
+fn a_crowd_of_silent_clients_keeps_nobody_out() {
+    let world = World::start(
+        env!("CARGO_BIN_EXE_rpc-puddled"),
+        env!("CARGO_BIN_EXE_rpc-actor"),
+    );
+    let mut server: Actor = world.actor("server");
+    server.ok("serve shop verify 0");
+    let mut crowd: Actor = world.actor("crowd");
+    crowd.ok("crowd shop 200");
+    for _ in 0..3 {
+        let mut honest: Actor = world.actor("honest");
+        let conn = honest.ok("connect shop verify adaptive");
+        assert_eq!(honest.ok(&format!("sum {conn} 50")), "50 1225");
+        honest.end();
+    }
+    crowd.end();
+    world.settled(1, 0, 0);
+    // Nobody is heard any more, and nothing wakes it.
+    let mut sleeps = 0;
+    eventually("it sleeps", || {
+        let now = field(&server.ok("stats shop"), "sleeps");
+        std::mem::replace(&mut sleeps, now) == now && now > 0
+    });
+}

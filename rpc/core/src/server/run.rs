@@ -308,15 +308,15 @@ impl<'a> Loop<'a> {
             let Some(ear) = self.ears.get_mut(at) else {
                 return;
             };
-            if self.guests.len() >= MAX_GREETINGS {
-                return;
-            }
             match ear.listener.accept() {
                 Ok(Some(greeting)) => {
                     if self.seats.len() + self.guests.len() >= self.channel.options.max_connections
                     {
                         // Dropped: the client sees the end of its connection.
                         continue;
+                    }
+                    if self.guests.len() >= MAX_GREETINGS {
+                        self.drop_oldest_guest();
                     }
                     let key = self.key();
                     self.guests.push(Guest {
@@ -336,6 +336,16 @@ impl<'a> Loop<'a> {
                     return;
                 }
             }
+        }
+    }
+
+    /// Whoever has been silent for longest makes room: a crowd of silent clients must not keep others out, and one that means to talk
+    /// does so at once.
+    fn drop_oldest_guest(&mut self) {
+        let oldest = self.guests.iter().enumerate().min_by_key(|(_, g)| g.until);
+        if let Some(at) = oldest.map(|(at, _)| at) {
+            let guest = self.guests.swap_remove(at);
+            let _ = epoll::delete(&self.epoll, guest.greeting.event());
         }
     }
 
