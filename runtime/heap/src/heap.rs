@@ -412,7 +412,7 @@ impl<M: PoolMemory, L: Locks> ObjectSpace for Heap<M, L> {
     }
 }
 
-impl<M: PoolMemory> SpanSpace for Heap<M> {
+impl<M: PoolMemory, L: Locks> SpanSpace for Heap<M, L> {
     fn puddle_at(&self, addr: u64) -> Option<(u64, u64)> {
         self.puddles.locate(addr).map(|(_, e)| (e.base, e.end()))
     }
