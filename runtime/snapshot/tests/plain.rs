@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vernal_abi as abi;
-use vernal_snapshot::{runtime, thread};
+use vernal_snapshot::{recover_path, runtime, thread};
 use vernal_sys::os;
 
 /// A mapped file and what it should hold.
@@ -51,6 +51,25 @@ impl Model {
     fn bytes(&self, distance: u64) -> &[u8] {
         // SAFETY: the mapping and its home view, both as long as the file.
         unsafe { std::slice::from_raw_parts((self.base + distance) as *const u8, self.work.len()) }
+    }
+
+    /// What a crash would leave now, recovered elsewhere: how long the file is.
+    fn length_after_a_crash(&self) -> u64 {
+        let stem = self.path.file_name().unwrap().to_str().unwrap();
+        let from = self.path.parent().unwrap();
+        let to = from.join(format!("{stem}-crash"));
+        std::fs::create_dir(&to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().flatten() {
+            let name = entry.file_name();
+            if entry.path().is_file() && name.to_str().is_some_and(|n| n.starts_with(stem)) {
+                std::fs::copy(entry.path(), to.join(&name)).unwrap();
+            }
+        }
+        let copy = to.join(stem);
+        recover_path(&copy).unwrap();
+        let len = std::fs::metadata(&copy).unwrap().len();
+        std::fs::remove_dir_all(&to).unwrap();
+        len
     }
 
     fn committed(&mut self, what: &str) {
@@ -191,6 +210,9 @@ fn a_length_that_changes() {
         runtime::commit().unwrap();
         f.committed("a new length");
         assert_eq!(std::fs::metadata(&f.path).unwrap().len(), len as u64);
+        if step % 20 < 2 {
+            assert_eq!(f.length_after_a_crash(), len as u64, "step {step}");
+        }
         f.store(step % 2000, &[!step as u8; 100]);
         runtime::commit().unwrap();
         f.committed("after a new length");
@@ -215,13 +237,19 @@ fn more_than_the_list_holds() {
 
 static SIGNALLED: AtomicU64 = AtomicU64::new(0);
 static CELLS: AtomicU64 = AtomicU64::new(0);
+static CURRENT: AtomicU64 = AtomicU64::new(0);
 
 /// Cells that the handler counts up, a line each. The program counts up the words beside them.
 const CELL_COUNT: u64 = 16;
 
 extern "C" fn on_signal(_: libc::c_int) {
     let n = SIGNALLED.fetch_add(1, Ordering::Relaxed);
-    let at = CELLS.load(Ordering::Relaxed) + n % CELL_COUNT * 64;
+    // Every other one to the line that the program is committing.
+    let cell = match n % 2 {
+        0 => CURRENT.load(Ordering::Relaxed),
+        _ => n / 2 % CELL_COUNT,
+    };
+    let at = CELLS.load(Ordering::Relaxed) + cell * 64;
     // SAFETY: a word of the mapped file.
     unsafe { AtomicU64::from_ptr(at as *mut u64) }.fetch_add(1, Ordering::Relaxed);
     thread::mark_range(at, 8);
@@ -259,13 +287,33 @@ fn stores_of_a_signal_handler() {
         unsafe { AtomicU64::from_ptr((f.base + distance + i * 64) as *mut u64) }
             .load(Ordering::Relaxed)
     };
+    let block = |how| {
+        // SAFETY: the set is initialised before it is used; the third argument may be NULL.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, libc::SIGALRM);
+            assert_eq!(libc::sigprocmask(how, &set, std::ptr::null_mut()), 0);
+        }
+    };
     timer(50);
-    for i in 0..200_000u64 {
-        let at = f.base + i % CELL_COUNT * 64 + 8;
+    for i in 0..100_000u64 {
+        let cell = i % CELL_COUNT;
+        let at = f.base + cell * 64 + 8;
+        CURRENT.store(cell, Ordering::Relaxed);
         // SAFETY: a word of the mapped file.
         unsafe { AtomicU64::from_ptr(at as *mut u64) }.store(i, Ordering::Relaxed);
         thread::mark_range(at, 8);
         runtime::commit().unwrap();
+        // What the handler has stored meanwhile is in this commit or marked for the next one: nothing else commits the line.
+        block(libc::SIG_BLOCK);
+        runtime::commit().unwrap();
+        assert_eq!(
+            word(cell, 0),
+            word(cell, abi::HOME_DISTANCE),
+            "the handler's store to cell {cell} is in no commit"
+        );
+        block(libc::SIG_UNBLOCK);
     }
     timer(0);
     // Whatever came before this line has marked its line, or a commit has it.

@@ -119,11 +119,18 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "the plain commit clears the shadow byte after it has read the line",
-        edits: &[Edit {
-            file: "runtime/snapshot/src/commit.rs",
-            search: "            line += abi::LINE_SIZE;\n        }\n        true\n",
-            replace: "            for _ in 0..100 {\n                std::hint::spin_loop();\n            }\n            shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);\n            line += abi::LINE_SIZE;\n        }\n        true\n",
-        }],
+        edits: &[
+            Edit {
+                file: "runtime/snapshot/src/commit.rs",
+                search: "            shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);\n            compiler_fence",
+                replace: "            compiler_fence",
+            },
+            Edit {
+                file: "runtime/snapshot/src/commit.rs",
+                search: "            line += abi::LINE_SIZE;\n        }\n        true\n",
+                replace: "            for _ in 0..100 {\n                std::hint::spin_loop();\n            }\n            shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);\n            line += abi::LINE_SIZE;\n        }\n        true\n",
+            },
+        ],
         test: PLAIN,
     },
     Mutant {

@@ -18,7 +18,10 @@ pub const CASES: &[Entry] = &[
         "several files are killed together at every point",
         several_files_killed,
     ),
-    ("checkpoints are killed at every point", checkpoints_killed),
+    (
+        "checkpoints are killed at all kinds of points",
+        checkpoints_killed,
+    ),
     ("ftruncate grows and shrinks with the commit", truncate),
     ("mremap grows in place", remap),
     (
@@ -225,7 +228,7 @@ fn checkpoints_killed(place: &Place) -> Checked {
             return wrong(format!("the journal was never recycled: {said}"));
         }
         stage.set("VERNAL_STATS", None);
-        for at in windows.into_iter().flatten() {
+        for at in windows.into_iter().flat_map(spread) {
             stage.files.clear()?;
             stage.set("VERNAL_TEST_KILL_AT", Some(at.to_string()));
             let ended = stage.tell(&story)?;
@@ -244,6 +247,17 @@ fn checkpoints_killed(place: &Place) -> Checked {
         }
     }
     Ok(())
+}
+
+/// All points of a window, or when there are many (a checkpoint has one for each run of lines): those of its ends, and some between.
+fn spread(window: std::ops::RangeInclusive<u64>) -> Vec<u64> {
+    const ENDS: u64 = 16;
+    const BETWEEN: u64 = 16;
+    let (first, last) = (*window.start(), *window.end());
+    let step = (last.saturating_sub(first) / BETWEEN).max(1);
+    window
+        .filter(|at| at - first < ENDS || last - at < ENDS || (at - first).is_multiple_of(step))
+        .collect()
 }
 
 fn truncate(place: &Place) -> Checked {
