@@ -17,7 +17,7 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Finds the tools beside this program, or above it.
+    /// Finds the tools beside this program, or above it, or in `release` there.
     pub fn find() -> Result<Self> {
         let program = env::current_exe()?;
         let complete = |dir: &Path| {
@@ -35,6 +35,8 @@ impl Tools {
             .ancestors()
             .skip(1)
             .take(3)
+            // Tests of cargo lie in `debug`, and the tools are built for release.
+            .flat_map(|dir| [dir.to_owned(), dir.join("release")])
             .find(|dir| complete(dir))
         else {
             let dir = program.parent().unwrap_or(Path::new(""));
@@ -45,10 +47,10 @@ impl Tools {
             )
             .into());
         };
-        let work = bin.parent().unwrap_or(bin).join("programs");
+        let work = bin.parent().unwrap_or(&bin).join("programs");
         std::fs::create_dir_all(&work).map_err(|e| format!("{}: {e}", work.display()))?;
         Ok(Self {
-            bin: bin.to_owned(),
+            bin,
             work,
             here: PathBuf::from(env!("CARGO_MANIFEST_DIR")),
         })

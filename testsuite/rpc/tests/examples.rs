@@ -28,19 +28,13 @@ struct Place {
 }
 
 impl Place {
-    /// `None`: the tools are not built in this profile.
-    fn new(name: &str) -> Option<Place> {
-        let tools = match Tools::find() {
-            Ok(tools) if tools.bin.join("puddled").exists() => tools,
-            Ok(tools) => {
-                eprintln!("skipped: there is no puddled in {}", tools.bin.display());
-                return None;
-            }
-            Err(e) => {
-                eprintln!("skipped: {e}");
-                return None;
-            }
-        };
+    fn new(name: &str) -> Place {
+        let tools = Tools::find().expect("the tools are built: `cargo build --release`");
+        assert!(
+            tools.bin.join("puddled").exists(),
+            "puddled is not in {}: run `cargo build --release` first",
+            tools.bin.display()
+        );
         let folder = std::env::temp_dir().join(format!("vernal-rpc-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).expect("a folder");
@@ -67,7 +61,7 @@ impl Place {
             );
             std::thread::sleep(Duration::from_millis(5));
         }
-        Some(place)
+        place
     }
 
     fn build(&self, source: &str) -> PathBuf {
@@ -151,9 +145,7 @@ impl Drop for Server {
 
 #[test]
 fn the_example_in_c() {
-    let Some(place) = Place::new("words") else {
-        return;
-    };
+    let place = Place::new("words");
     let words = place.build("../examples/words.c");
     let server = place.serve(&words, &["serve", "demo/words", "alpha", "beta", "beacon"]);
     let ask = |prefix| place.says(&words, &["ask", "demo/words", prefix]);
@@ -172,9 +164,7 @@ fn the_example_in_c() {
 
 #[test]
 fn the_example_in_cxx() {
-    let Some(place) = Place::new("till") else {
-        return;
-    };
+    let place = Place::new("till");
     let till = place.build("../examples/till.cpp");
     let server = place.serve(&till, &["serve", "demo/till"]);
     let buy = |goods: &[&str]| {
@@ -197,9 +187,7 @@ fn the_example_in_cxx() {
 
 #[test]
 fn a_client_that_lies_is_refused_and_the_server_goes_on() {
-    let Some(place) = Place::new("liar") else {
-        return;
-    };
+    let place = Place::new("liar");
     let words = place.build("../examples/words.c");
     let liar = place.build("programs/liar.c");
     let mut server = place.serve(&words, &["serve", "demo/liar", "beta", "bbbbbbbbb"]);
