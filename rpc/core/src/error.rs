@@ -117,6 +117,14 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// The server's queue of new clients is full. Connecting tries again until its time is up.
+    #[error(
+        "the server of channel {name} has not accepted its last clients yet: try again, or give connecting more time"
+    )]
+    Backlog {
+        /// The name.
+        name: String,
+    },
     /// The channel's mode does not let this user in.
     #[error("{what}: ask the channel's owner for access, or connect as another user")]
     Access {

@@ -51,7 +51,7 @@ pub struct VnRpcArg {
 fn code(e: &Error) -> c_int {
     match e {
         Error::NotFound { .. } => -8,
-        Error::Taken { .. } => -4,
+        Error::Taken { .. } | Error::Backlog { .. } => -4,
         Error::Access { .. } => -7,
         Error::Os { .. } => -2,
         Error::TooLarge { .. } => -3,

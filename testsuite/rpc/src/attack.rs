@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use vernal_pool::segment::Segment as Mapping;
+use vernal_rpc_core::Error;
 use vernal_rpc_core::registry::{ConnGrant, Puddled, Registry, Scope, SegmentId};
+
+use crate::conformance::PATIENCE;
 
 /// Words of a ring segment, as `docs/format.md` draws it.
 const COUNT: usize = 16;
@@ -165,7 +168,18 @@ impl Attacker {
 /// Connects many times and says nothing; the connections end with the result.
 pub fn crowd(name: &str, count: u64) -> Result<Box<dyn std::any::Any>, String> {
     let registry = Puddled::new("crowd").map_err(|e| e.to_string())?;
-    let connect = |_| registry.connect(name).map_err(|e| e.to_string());
+    // A crowd that is faster than the server finds its queue full now and then.
+    let until = Instant::now() + PATIENCE;
+    let connect = |_| {
+        loop {
+            match registry.connect(name) {
+                Err(Error::Backlog { .. }) if Instant::now() < until => {
+                    std::thread::yield_now();
+                }
+                done => return done.map_err(|e| e.to_string()),
+            }
+        }
+    };
     let grants: Vec<ConnGrant> = (0..count).map(connect).collect::<Result<_, _>>()?;
     Ok(Box::new((grants, registry)))
 }

@@ -83,7 +83,8 @@ fn name_error(doing: &'static str, channel: Option<&str>, error: &ClientError) -
             what: format!("{doing}: {error}"),
         },
         (Some(ErrorCode::NotFound), Some(name)) => Error::NotFound { name },
-        (Some(ErrorCode::Exists | ErrorCode::Busy), Some(name)) => Error::Taken { name },
+        (Some(ErrorCode::Exists), Some(name)) => Error::Taken { name },
+        (Some(ErrorCode::Busy), Some(name)) => Error::Backlog { name },
         _ => Error::Registry {
             doing,
             why: error.to_string(),

@@ -1,7 +1,7 @@
 //! Connecting, on the client's side.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -18,7 +18,7 @@ use crate::Error;
 use crate::inject;
 use crate::options::ConnectOptions;
 use crate::options::program_types;
-use crate::registry::{Registry, Scope};
+use crate::registry::{ConnGrant, Registry, Scope};
 use crate::transport::{Dial, Endpoint, Peer};
 use vernal_heap::walk::Budget;
 
@@ -94,12 +94,29 @@ pub(super) fn endpoint(
     })
 }
 
+/// First and longest pause of a client that finds the server's queue full.
+const NAPS: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(20));
+
+/// Asks for a connection, again as long as the server's queue of new clients is full and time is left.
+fn connect(registry: &dyn Registry, name: &str, until: Instant) -> Result<ConnGrant, Error> {
+    let (mut nap, longest) = NAPS;
+    loop {
+        match registry.connect(name) {
+            Err(Error::Backlog { .. }) if Instant::now() + nap < until => {
+                std::thread::sleep(nap);
+                nap = (nap * 2).min(longest);
+            }
+            done => return done,
+        }
+    }
+}
+
 impl Dial for Shm {
     fn dial(&self, name: &str, options: &ConnectOptions) -> Result<Endpoint, Error> {
         inject::init();
         let until = Instant::now() + options.timeout;
         let layout = Layout::new(options.slots)?;
-        let grant = self.registry.connect(name)?;
+        let grant = connect(&*self.registry, name, until)?;
         let peer = Peer {
             name: format!("server {name} (pid {})", grant.pid),
             uid: Some(grant.uid),
