@@ -299,13 +299,14 @@ fn mutants(args: &Mutants) -> Result<(), String> {
     for m in &chosen {
         let started = Instant::now();
         let time = healthy.get(m.test).copied().unwrap_or_default();
-        let fate = nursery
+        let (fate, runs) = nursery
             .raise(m, time)
             .map_err(|e| format!("{}: {e}", m.name))?;
         let text = match &fate {
+            Fate::Caught if runs > 1 => format!("caught in run {runs}"),
             Fate::Caught => "caught".to_owned(),
             Fate::CaughtHanging => "caught (the test hangs)".to_owned(),
-            Fate::Survived => "SURVIVED".to_owned(),
+            Fate::Survived => format!("SURVIVED {runs} runs"),
             Fate::Broken(why) => format!("BROKEN: {why}"),
         };
         failed += u32::from(!matches!(fate, Fate::Caught | Fate::CaughtHanging));

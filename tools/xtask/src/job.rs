@@ -34,6 +34,43 @@ impl Finished {
             .map(|line| format!("    {line}\n"))
             .collect()
     }
+
+    /// What of the output says what failed, indented: each panic with the lines that follow it, tests that failed, mutants that
+    /// survived, errors. The end of a long log seldom says that.
+    pub fn failures(&self, count: usize) -> String {
+        failures(&self.output)
+            .take(count)
+            .map(|line| format!("    {line}\n"))
+            .collect()
+    }
+}
+
+/// Lines after one that says what failed which belong to it: the message of a panic.
+const FOLLOWING: usize = 4;
+
+fn failures(output: &str) -> impl Iterator<Item = &str> {
+    let says = |line: &str| {
+        line.contains(" panicked at ")
+            || line.contains("SURVIVED")
+            || line.contains("BROKEN")
+            || line.starts_with("error")
+            || line.starts_with("test ") && line.ends_with("FAILED")
+            || line.trim_start().starts_with("FAILED")
+    };
+    let mut following = 0;
+    output.lines().filter(move |line| {
+        if says(line) {
+            following = if line.contains(" panicked at ") {
+                FOLLOWING
+            } else {
+                0
+            };
+            return true;
+        }
+        let belongs = following > 0 && !line.starts_with("stack backtrace");
+        following = if belongs { following - 1 } else { 0 };
+        belongs
+    })
 }
 
 /// Runs `command` with its output in `log`, and ends it and its descendants after `limit`.
@@ -192,5 +229,36 @@ mod tests {
                 std::thread::sleep(POLL);
             }
         }
+    }
+
+    #[test]
+    fn what_failed_is_found_in_a_long_log() {
+        let log = "\
+test a ... ok
+test b ... FAILED
+thread 'b' (7) panicked at b.rs:1:2:
+assertion `left == right` failed: sums
+  left: 1
+ right: 2
+stack backtrace:
+   0: start
+test result: FAILED. 1 passed; 1 failed
+a bug     3.1 s  caught
+another bug     4.4 s  SURVIVED 5 runs
+error: 1 target failed:
+";
+        let found: Vec<&str> = failures(log).collect();
+        assert_eq!(
+            found,
+            [
+                "test b ... FAILED",
+                "thread 'b' (7) panicked at b.rs:1:2:",
+                "assertion `left == right` failed: sums",
+                "  left: 1",
+                " right: 2",
+                "another bug     4.4 s  SURVIVED 5 runs",
+                "error: 1 target failed:",
+            ]
+        );
     }
 }

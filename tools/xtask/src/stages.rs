@@ -129,11 +129,24 @@ pub fn run(ui: &Ui, workspace: &Workspace, stages: Vec<Stage>) -> Result<Report>
                 "" => "FAILED".to_owned(),
                 reason => format!("FAILED: {reason}"),
             };
+            let failures = finished.failures(SHOWN);
+            if !failures.is_empty() {
+                ui.line(&format!(
+                    "    what failed, from {}:",
+                    finished.log.display()
+                ));
+                ui.line(failures.trim_end_matches('\n'));
+            }
             ui.line(&format!(
                 "    the last lines of {}:",
                 finished.log.display()
             ));
-            ui.line(finished.tail(SHOWN).trim_end_matches('\n'));
+            let shown = if failures.is_empty() {
+                SHOWN
+            } else {
+                SHOWN / 4
+            };
+            ui.line(finished.tail(shown).trim_end_matches('\n'));
             if stage.essential {
                 blocked = Some(stage.name);
             }

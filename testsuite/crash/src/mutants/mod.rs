@@ -62,6 +62,8 @@ const HEALTHY_LIMIT: Duration = Duration::from_secs(900);
 /// caught, too.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
 const HANGS_TIMES: u32 = 4;
+/// Runs of a test that a mutant has to survive.
+const RUNS: u32 = 5;
 /// What is copied of the workspace besides its crates.
 const COPIED: [&str; 4] = ["Cargo.toml", "Cargo.lock", ".cargo", "rust-toolchain.toml"];
 
@@ -134,20 +136,28 @@ impl Nursery {
         Ok(nursery)
     }
 
-    /// Plants a mutant, runs its test, and takes it out again. `healthy`: how long the test takes without one.
-    pub fn raise(&self, mutant: &Mutant, healthy: Duration) -> io::Result<Fate> {
+    /// Plants a mutant, runs its test, and takes it out again. `healthy`: how long the test takes without one. A test with
+    /// threads finds a race when the machine lets it happen, so a mutant has survived when it has survived [`RUNS`] runs. Also
+    /// tells the number of runs.
+    pub fn raise(&self, mutant: &Mutant, healthy: Duration) -> io::Result<(Fate, u32)> {
         let files = match mutant.plant(&self.root) {
             Ok(files) => files,
-            Err(why) => return Ok(Fate::Broken(why)),
+            Err(why) => return Ok((Fate::Broken(why), 0)),
         };
         for (file, text) in &files {
             fs::write(self.tree.join(file), text)?;
         }
-        let fate = self.test(mutant, HANGS_AFTER.max(healthy * HANGS_TIMES));
+        let limit = HANGS_AFTER.max(healthy * HANGS_TIMES);
+        let mut runs = 1;
+        let mut fate = self.test(mutant, limit);
+        while runs < RUNS && matches!(fate, Ok(Fate::Survived)) {
+            runs += 1;
+            fate = self.test(mutant, limit);
+        }
         for (file, _) in &files {
             fs::copy(self.root.join(file), self.tree.join(file))?;
         }
-        fate
+        Ok((fate?, runs))
     }
 
     /// Runs a test on the unchanged copy: what fails here says nothing about a mutant. How long the test takes includes that
