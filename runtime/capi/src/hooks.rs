@@ -6,7 +6,7 @@
 
 use std::arch::naked_asm;
 use vernal_abi as abi;
-use vernal_snapshot::thread::{RING_OFFSET, mark_cstr, mark_range, mark_slow};
+use vernal_snapshot::thread::{RING_OFFSET, RING_ROOM, mark_cstr, mark_range, mark_slow};
 
 /// Defined for [`abi::ABI_SYMBOL`]: instrumented objects refer to it.
 #[unsafe(no_mangle)]
@@ -43,8 +43,6 @@ pub unsafe extern "C" fn __vernal_mark_line(addr: *mut u8) {
         "movabs r11, {shadow}",
         "cmp byte ptr [rax + r11], 0",
         "jne 2f",
-        // The byte first, the list second: a set byte without a slot is found by the next mark's overflow or commit.
-        "mov byte ptr [rax + r11], 1",
         "mov rcx, qword ptr [rip + __vernal_tls@GOTTPOFF]",
         "mov rcx, qword ptr fs:[rcx]",
         "test rcx, rcx",
@@ -52,14 +50,20 @@ pub unsafe extern "C" fn __vernal_mark_line(addr: *mut u8) {
         // fast_slots is 0 when fault injection counts marks.
         "cmp qword ptr [rcx + 16], 0",
         "je 3f",
+        "mov r11, qword ptr [rcx]",
+        "sub r11, qword ptr [rcx + 8]",
+        "cmp r11, {room}",
+        "jae 4f",
         "mov r11d, 1",
         "xadd qword ptr [rcx], r11",
-        "mov rax, r11",
-        "sub rax, qword ptr [rcx + 8]",
-        "cmp rax, 65536",
-        "jae 4f",
         "movzx r11d, r11w",
-        "mov qword ptr [rcx + r11*8 + 4096], rdi",
+        "lea rcx, [rcx + r11*8 + 4096]",
+        // The slot announces the line (rax is its number), the byte is set, the slot is filled: whoever finds the byte set
+        // and commits must find the line as well (vernal_snapshot::thread).
+        "mov qword ptr [rcx], rax",
+        "movabs r11, {shadow}",
+        "mov byte ptr [rax + r11], 1",
+        "mov qword ptr [rcx], rdi",
         "cmp byte ptr [rip + {prefetch}], 0",
         "je 2f",
         // The next commit compares this line with its home line and writes to that, which is seldom in the cache: fetch it
@@ -72,7 +76,11 @@ pub unsafe extern "C" fn __vernal_mark_line(addr: *mut u8) {
         "ret",
         // The ring is full: the address is dropped, the shadow keeps it.
         "4:",
+        "movabs r11, {shadow}",
+        "inc dword ptr [rcx + {dropping}]",
+        "mov byte ptr [rax + r11], 1",
         "mov byte ptr [rcx + {overflow}], 1",
+        "dec dword ptr [rcx + {dropping}]",
         "pop rcx",
         "pop rax",
         "ret",
@@ -81,6 +89,8 @@ pub unsafe extern "C" fn __vernal_mark_line(addr: *mut u8) {
         shadow = const abi::SHADOW_OFFSET as i64,
         home = const abi::HOME_DISTANCE as i64,
         prefetch = sym vernal_snapshot::thread::PREFETCH_HOME,
+        room = const RING_ROOM as i32,
+        dropping = const std::mem::offset_of!(vernal_snapshot::thread::Control, dropping),
         overflow = const std::mem::offset_of!(vernal_snapshot::thread::Control, overflow),
         target = sym mark_slow,
     )

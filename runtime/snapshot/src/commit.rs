@@ -2,11 +2,12 @@
 //!
 //! # Nothing is lost
 //!
-//! A mark follows its store: *store the data; read the shadow byte; if it is clear, set it and append the line*. A commit
-//! consumes the lists: *clear the byte; read the line; compare it with home*. Two cases exist for a store that a commit
-//! did not see:
+//! A mark follows its store: *store the data; read the shadow byte; if it is clear, announce the line on the list, set the byte,
+//! and fill the place on the list*. A commit goes through the lists, announced lines included: *clear the byte; read the line;
+//! compare it with home*. So what a thread has stored before it commits is found, even where another thread has set the byte
+//! and got no further. Two cases exist for a store that a commit did not see:
 //!
-//! 1. The mark read the byte after the commit had cleared it. It sets it and appends: a later commit finds the line.
+//! 1. The mark read the byte after the commit had cleared it. It sets it and lists the line: a later commit finds it.
 //! 2. The mark read the byte as set, before the clear became visible, while the store itself still sat in the store
 //!    buffer when the commit read the line. Nobody appends. Therefore a line stays on the *recheck list* when its byte is
 //!    cleared, and is compared again by each later commit, until a process-wide barrier (membarrier) has been passed by
@@ -292,8 +293,9 @@ impl Gather {
         let mut looked = 0;
         loop {
             self.more = false;
+            let mut scan = thread::dropping();
             // Read first: an exchange is a locked instruction.
-            let mut scan =
+            scan |=
                 SCAN_SHADOW.load(Ordering::Relaxed) && SCAN_SHADOW.swap(false, Ordering::AcqRel);
             for c in thread::all() {
                 let is_own = own.is_some_and(|o| std::ptr::eq(o, c));

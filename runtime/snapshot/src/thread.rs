@@ -5,21 +5,24 @@
 //! Each thread owns a ring of [`RING_SLOTS`] slots. The owner appends, a committer (under the commit lock) consumes; the
 //! owner may be interrupted at any instruction by its own signal handler, whose stores append too.
 //!
-//! - *Append*: `i = produced++` with one `xadd` (atomic with respect to signals on this thread); when
-//!   `i - consumed < RING_SLOTS` write the address into slot `i % RING_SLOTS`, else set `overflow`. A slot between its
-//!   `xadd` and its write reads 0, a *hole*.
+//! - *Append*: with room on the ring, `i = produced++` with one `xadd` (atomic with respect to signals on this thread); slot
+//!   `i % RING_SLOTS` *announces* the line; its shadow byte is set; the slot is *filled* with the line's address. A slot
+//!   between its `xadd` and its announcement reads 0, a *hole*.
 //! - *Consume*: read slots from `consumed` to `produced`. Zero each slot that held an address. Stop advancing at the first
-//!   hole, but go on reading behind it (a signal handler may have appended there and be the one that commits); what was
-//!   taken behind a hole is left as [`TAKEN`].
+//!   hole or announcement, but go on reading behind it (a signal handler may have appended there and be the one that
+//!   commits); what was taken behind it is left as [`TAKEN`].
+//! - *Announcements*: whoever finds a byte set lists nothing, so a commit looks at a line that is announced as at one that is
+//!   listed: its byte may be set already, and another thread, or a handler of this one, may have relied on that. The owner
+//!   fills the slot later, and a later commit looks at the line once more. Behind a hole no byte has been set.
 //! - *Runs*: a slot holds the address of a line, or of several that follow each other: their number less one is in the upper
-//!   16 bits, which no tracked address has. Only while the process has one thread: a run sets many bytes before it is
-//!   appended, and another thread that commits meanwhile must not be kept from finding its own stores to those lines.
-//! - *Overflow*: addresses were dropped, their shadow bytes are set. The committer finds them by scanning the shadow of
-//!   all mappings. It skips `consumed` ahead to `produced` only when the whole ring was read without a hole, so no owner
-//!   can be about to write into a slot that then counts as new.
+//!   16 bits, which no tracked address has.
+//! - *Overflow*: without room, an owner raises `dropping`, sets the byte, sets `overflow`, and lowers `dropping`. A committer
+//!   that reads `dropping` above zero, or then finds the flag, scans the shadow of all mappings. Room ends [`HANDLERS`]
+//!   slots before the ring does: what is between the look for room and the `xadd` fits there, once for each level of signal
+//!   handlers, so that every slot that was handed out is filled.
 //!
-//! The shadow byte is set *before* the append and cleared *after* the slot was consumed, so a set byte always has a slot,
-//! or `overflow`, to be found by.
+//! So a set byte has a slot, an announcement, `dropping` or `overflow` to be found by, at every instant. All of it relies on
+//! the order in which x86 makes stores visible, and needs no fence (docs/adr/0020).
 //!
 //! # Why the mark follows the store, and the recheck list
 //!
@@ -36,9 +39,13 @@ use vernal_sys::{cpu, mem, os};
 /// Slots of a thread's ring: 512 KiB, touched as it is used. A transaction that dirties more lines in one thread falls
 /// back to scanning the shadow.
 pub const RING_SLOTS: u64 = 1 << 16;
+/// Slots beyond those that count as room, for marks of nested signal handlers.
+const HANDLERS: u64 = 256;
+/// Slots in use from which on marks are dropped. The hook in the C interface compares with it.
+pub const RING_ROOM: u64 = RING_SLOTS - HANDLERS;
 /// A slot that was consumed out of order, behind a hole.
 const TAKEN: u64 = 1;
-/// Above the address in a slot: how many lines follow its own.
+/// Above the address in a slot, or the number of the line that it announces: how many lines follow.
 const RUN_SHIFT: u32 = 48;
 const ADDR_MASK: u64 = (1 << RUN_SHIFT) - 1;
 /// Runs do not cross multiples of this.
@@ -57,6 +64,8 @@ pub struct Control {
     pub consumed: AtomicU64,
     /// [`RING_SLOTS`]; 0 sends every mark through the slow path (fault injection counts them there).
     pub fast_slots: AtomicU64,
+    /// Marks that are being dropped at this instant. Written by the owner only.
+    pub dropping: AtomicU32,
     /// Marks were dropped because the ring was full.
     pub overflow: AtomicBool,
     /// A thread owns this block.
@@ -96,6 +105,9 @@ const _: () = {
     assert!(std::mem::size_of::<Control>() as u64 <= RING_OFFSET);
     assert!(abi::TRACKED_END <= 1 << RUN_SHIFT && RUN_WITHIN / abi::LINE_SIZE <= 1 << 16);
     assert!(RING_SLOTS == 1 << 16); // the hook masks with movzx of a 16-bit register
+    // What announces and what is filled are told apart by their size.
+    assert!(abi::TRACKED_END >> abi::LINE_SHIFT < abi::TRACKED_BASE);
+    assert!(abi::TRACKED_BASE >> abi::LINE_SHIFT > TAKEN);
 };
 
 static CONTROLS: AtomicPtr<Control> = AtomicPtr::new(null_mut());
@@ -108,6 +120,8 @@ pub(crate) fn set_prefetch(on: bool) {
 }
 
 static SLOW_MARKS: AtomicBool = AtomicBool::new(false);
+/// Marks of threads without a control block that are being dropped at this instant.
+static DROPPING: AtomicU32 = AtomicU32::new(0);
 
 // The one thread-local variable: a pointer to the thread's control block, null until its first mark. Defined in assembly
 // so that the hooks reach it with the initial-exec model: one load, no call, no register but the destination.
@@ -283,14 +297,28 @@ impl Control {
         i
     }
 
+    /// Marks `count` lines from `line` on: `set` sets their shadow bytes.
     #[inline]
-    fn append(&self, addr: u64) {
-        let i = self.bump();
-        if i.wrapping_sub(self.consumed.load(Ordering::Acquire)) < RING_SLOTS {
-            self.slot(i).store(addr, Ordering::Release);
-        } else {
-            self.overflow.store(true, Ordering::Release);
+    fn append(&self, line: u64, count: u64, set: impl FnOnce()) {
+        let produced = self.produced.load(Ordering::Relaxed);
+        if produced.wrapping_sub(self.consumed.load(Ordering::Acquire)) >= RING_ROOM {
+            return self.drop_mark(set);
         }
+        let run = (count - 1) << RUN_SHIFT;
+        let slot = self.slot(self.bump());
+        slot.store(line >> abi::LINE_SHIFT | run, Ordering::Release);
+        set();
+        slot.store(line | run, Ordering::Release);
+    }
+
+    /// Handlers that interrupt this leave the count as they have found it.
+    #[cold]
+    fn drop_mark(&self, set: impl FnOnce()) {
+        let n = self.dropping.load(Ordering::Relaxed);
+        self.dropping.store(n + 1, Ordering::Release);
+        set();
+        self.overflow.store(true, Ordering::Release);
+        self.dropping.store(n, Ordering::Release);
     }
 
     /// Consumes what the thread has marked; `take` gets each address. Returns whether marks were dropped, so that the
@@ -298,53 +326,55 @@ impl Control {
     #[inline]
     pub fn drain(&self, own: bool, mut take: impl FnMut(u64)) -> bool {
         let start = self.consumed.load(Ordering::Relaxed);
-        // The flag before the count: a mark dropped after this read sets the flag again, for the next commit.
-        let overflow =
+        // The count before the flag: whoever has lowered it had set the flag.
+        let mut scan = self.is_dropping();
+        // The flag before the slots: a mark dropped after this read sets the flag again, for the next commit.
+        scan |=
             self.overflow.load(Ordering::Relaxed) && self.overflow.swap(false, Ordering::AcqRel);
         let produced = self.produced.load(Ordering::Acquire);
         let end = produced.min(start.wrapping_add(RING_SLOTS));
         let mut next = start;
-        let mut hole = false;
+        let mut open = false;
         for i in start..end {
             let slot = self.slot(i);
             let v = slot.load(Ordering::Acquire);
-            match v {
-                0 => hole = true,
-                TAKEN => {}
-                v => {
-                    let addr = v & ADDR_MASK;
-                    take(addr);
-                    for line in 1..=v >> RUN_SHIFT {
-                        take(addr + line * abi::LINE_SIZE);
-                    }
+            let mut at = v & ADDR_MASK;
+            // A hole or an announcement: its owner will write to this slot again.
+            let unfilled = v != TAKEN && at < abi::TRACKED_BASE;
+            if unfilled {
+                open = true;
+                at <<= abi::LINE_SHIFT;
+            }
+            if v > TAKEN {
+                for line in 0..=v >> RUN_SHIFT {
+                    take(at + line * abi::LINE_SIZE);
                 }
             }
-            if hole {
-                if v != 0 {
-                    slot.store(TAKEN, Ordering::Relaxed);
-                }
-            } else {
+            if !open {
                 slot.store(0, Ordering::Relaxed);
                 next = i + 1;
+            } else if !unfilled {
+                slot.store(TAKEN, Ordering::Relaxed);
             }
-        }
-        if overflow && hole {
-            self.overflow.store(true, Ordering::Release);
-        } else if overflow {
-            next = produced;
         }
         self.consumed.store(next, Ordering::Release);
         if own && next == produced && next != 0 {
             self.rewind(produced);
         }
-        overflow
+        scan
     }
 
-    /// Whether marks wait.
+    #[inline]
+    fn is_dropping(&self) -> bool {
+        self.dropping.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether marks wait, on the ring or in the shadow alone.
     #[inline]
     pub fn has_marks(&self) -> bool {
-        let produced = self.produced.load(Ordering::Relaxed);
-        produced != self.consumed.load(Ordering::Relaxed)
+        self.produced.load(Ordering::Acquire) != self.consumed.load(Ordering::Relaxed)
+            || self.is_dropping()
+            || self.overflow.load(Ordering::Relaxed)
     }
 
     /// Whether this is the only block there is: no other thread has ever marked anything.
@@ -355,20 +385,21 @@ impl Control {
     }
 
     /// [`Control::drain`] for the process' only thread: consumes its marks in order until `take`, which gets the first line of
-    /// a run and their number, refuses one; that then counts as not consumed. `true`: none is left. A hole, or marks that
-    /// were dropped, are refused alike.
+    /// a run and their number, refuses one; that then counts as not consumed. `true`: none is left. A slot that its owner has
+    /// yet to fill, or marks that were dropped, are refused alike.
     #[inline(always)]
     pub fn drain_only(&self, mut take: impl FnMut(u64, u64) -> bool) -> bool {
         let start = self.consumed.load(Ordering::Relaxed);
         let produced = self.produced.load(Ordering::Relaxed);
-        if self.overflow.load(Ordering::Relaxed) || produced.wrapping_sub(start) > RING_SLOTS {
+        let dropped = self.overflow.load(Ordering::Relaxed) || self.is_dropping();
+        if dropped || produced.wrapping_sub(start) > RING_SLOTS {
             return false;
         }
         for i in start..produced {
             let slot = self.slot(i);
             let v = slot.load(Ordering::Relaxed);
             let line = v & ADDR_MASK & !(abi::LINE_SIZE - 1);
-            if v <= TAKEN || !take(line, (v >> RUN_SHIFT) + 1) {
+            if line < abi::TRACKED_BASE || !take(line, (v >> RUN_SHIFT) + 1) {
                 self.consumed.store(i, Ordering::Release);
                 return false;
             }
@@ -410,36 +441,46 @@ impl Control {
     }
 }
 
-/// Sets the shadow byte of the line that holds `addr`; `false` when it was set already.
+/// The shadow byte of the line that holds `addr`.
 ///
 /// # Safety
 ///
 /// `addr` must lie in a mapped file's slot (its shadow is accessible then).
 #[inline]
-pub unsafe fn set_shadow(addr: u64) -> bool {
+unsafe fn shadow(addr: u64) -> &'static AtomicU8 {
     // SAFETY: shadow of a mapped slot is readable and writable; other threads touch it with single-byte accesses only.
-    let s = unsafe { AtomicU8::from_ptr(abi::shadow_addr(addr) as *mut u8) };
-    if s.load(Ordering::Relaxed) != abi::SHADOW_CLEAN {
-        return false;
-    }
-    s.store(abi::SHADOW_DIRTY, Ordering::Relaxed);
-    true
+    unsafe { AtomicU8::from_ptr(abi::shadow_addr(addr) as *mut u8) }
 }
 
-/// The cold path of `__vernal_mark_line`: first mark of a thread, full ring, or injection. The shadow byte is set.
+/// The cold path of `__vernal_mark_line`: first mark of a thread, or injection. The shadow byte was clear.
 pub extern "C" fn mark_slow(addr: u64) {
-    append(addr);
+    let line = addr & !(abi::LINE_SIZE - 1);
+    // SAFETY: instrumented code calls the hook with addresses in mapped slots only.
+    append(line, unsafe { shadow(line) });
 }
 
-/// Appends a line whose shadow byte was clear until now.
+/// Appends a line and sets its shadow byte, which was clear until now.
 #[inline]
-fn append(addr: u64) {
+fn append(line: u64, byte: &AtomicU8) {
     crate::inject::point(crate::inject::Site::Mark);
+    // Behind the slot's announcement, and before the slot is filled.
+    let set = || byte.store(abi::SHADOW_DIRTY, Ordering::Release);
     match current() {
-        Some(c) => c.append(addr),
-        // No memory for a list: the shadow byte is set, the next commit must look at the shadow itself.
-        None => crate::commit::SCAN_SHADOW.store(true, Ordering::Release),
+        Some(c) => c.append(line, 1, set),
+        // No memory for a list: the next commit must look at the shadow itself.
+        None => {
+            DROPPING.fetch_add(1, Ordering::SeqCst);
+            set();
+            crate::commit::SCAN_SHADOW.store(true, Ordering::Release);
+            DROPPING.fetch_sub(1, Ordering::SeqCst);
+        }
     }
+}
+
+/// Whether a thread without a list is dropping a mark at this instant. To be read before `SCAN_SHADOW`.
+#[inline]
+pub fn dropping() -> bool {
+    DROPPING.load(Ordering::Acquire) != 0
 }
 
 /// Marks every line of `[addr, addr + len)` that lies in a mapped file.
@@ -467,11 +508,12 @@ fn mark_mapped(lo: u64, hi: u64) {
     }
     while line < hi {
         // SAFETY: lo..hi lies in a mapped file's slot.
-        if unsafe { set_shadow(line) } {
+        let byte = unsafe { shadow(line) };
+        if byte.load(Ordering::Relaxed) == abi::SHADOW_CLEAN {
             if prefetch {
                 cpu::prefetch_for_write(line + abi::HOME_DISTANCE);
             }
-            append(line);
+            append(line, byte);
         }
         line += abi::LINE_SIZE;
     }
@@ -480,20 +522,25 @@ fn mark_mapped(lo: u64, hi: u64) {
 /// [`mark_mapped`] in the process' only thread: lines that follow each other share a slot.
 #[inline]
 fn mark_runs(c: &Control, mut line: u64, hi: u64) {
+    // SAFETY: the caller's lines lie in a mapped file's slot.
+    let byte = |line| unsafe { shadow(line) };
+    let is_clean = |line| byte(line).load(Ordering::Relaxed) == abi::SHADOW_CLEAN;
     while line < hi {
-        // SAFETY: the caller's lines lie in a mapped file's slot.
-        if !unsafe { set_shadow(line) } {
+        if !is_clean(line) {
             line += abi::LINE_SIZE;
             continue;
         }
         let first = line;
         let end = hi.min((line | (RUN_WITHIN - 1)) + 1);
         line += abi::LINE_SIZE;
-        // SAFETY: as above.
-        while line < end && unsafe { set_shadow(line) } {
+        while line < end && is_clean(line) {
             line += abi::LINE_SIZE;
         }
-        c.append(first | ((line - first) / abi::LINE_SIZE - 1) << RUN_SHIFT);
+        c.append(first, (line - first).div_ceil(abi::LINE_SIZE), || {
+            for l in (first..line).step_by(abi::LINE_SIZE as usize) {
+                byte(l).store(abi::SHADOW_DIRTY, Ordering::Release);
+            }
+        });
     }
 }
 

@@ -4,97 +4,42 @@
 //! copies it home, without a fence. The machine is x86-TSO: each thread's stores go through a first-in first-out buffer
 //! that drains at any time, and its own loads see them first. The search visits every reachable state.
 //!
-//! The property: when all writers are done and their stores visible, one more commit makes home equal to the line.
-//! (A thread that is ordered before a commit is the case in which the other writers do nothing.)
+//! The properties:
 //!
-//! [`Protocol::CORRECT`] has it. Each [`Protocol`] with a step left out or moved does not, and the search shows how.
+//! - *Durability*: a writer that has marked what it stored, and whose stores are visible (as those of a thread are that
+//!   calls commit: the lock drains its buffer), has it at home when a commit ends that begins then, whatever the other
+//!   writer is doing to the same line.
+//! - *Nothing is lost*: when all writers are done and their stores visible, one more commit makes home equal to the line.
+//!
+//! [`Protocol::CORRECT`] and [`Protocol::FULL`] have them. Each [`Protocol`] with a step left out or moved does not, and the
+//! search shows how.
 
-use std::collections::HashMap;
+mod protocol;
 
 use crate::frontier::Mix;
+use protocol::Action;
+use std::collections::HashMap;
+
+pub use protocol::Protocol;
 
 /// Writers.
 const WRITERS: usize = 2;
 /// Words of the line: each writer has its own.
 const WORDS: usize = WRITERS;
-/// Locations in memory: words of the line, the shadow byte, and each writer's count of appended lines.
+/// Locations in memory: words of the line, the shadow byte, and of each writer its list and its flag.
+///
+/// A list is a number: twice the slots that are filled, and one more while another slot announces its line. Without room it
+/// counts the marks that are being dropped, and the flag says that some were.
 const SHADOW: u8 = WORDS as u8;
 const LIST: u8 = SHADOW + 1;
-const LOCATIONS: usize = LIST as usize + WRITERS;
+const FLAG: u8 = LIST + WRITERS as u8;
+const LOCATIONS: usize = FLAG as usize + WRITERS;
+const _: () = assert!(LOCATIONS <= 8); // see Buffer
 /// Index of the committer among the threads.
 const COMMITTER: usize = WRITERS;
 const THREADS: usize = WRITERS + 1;
 /// Room of a store buffer: more than any thread of these programs can fill.
 const BUFFER: usize = 12;
-
-/// What barrier and commit do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Protocol {
-    /// Name for reports.
-    pub name: &'static str,
-    /// The mark comes before the store.
-    pub mark_first: bool,
-    /// A cleared line stays on the recheck list.
-    pub recheck: bool,
-    /// A commit may drop lines from the recheck list.
-    pub forget: bool,
-    /// Before it drops them, every thread passes a barrier.
-    pub barrier: bool,
-    /// Between barrier and drop the lines are compared once more.
-    pub look_again: bool,
-    /// Lines that this very commit has cleared stay.
-    pub keep_fresh: bool,
-    /// The first commit believes a flag that says that there is one thread, and lists nothing for a recheck.
-    pub believes_alone: bool,
-}
-
-impl Protocol {
-    /// What the runtime does.
-    pub const CORRECT: Protocol = Protocol {
-        name: "correct",
-        mark_first: false,
-        recheck: true,
-        forget: true,
-        barrier: true,
-        look_again: true,
-        keep_fresh: true,
-        believes_alone: false,
-    };
-
-    /// The protocol with a step left out or moved: each of these loses updates.
-    pub const BROKEN: [Protocol; 6] = [
-        Protocol {
-            name: "mark before the store",
-            mark_first: true,
-            ..Self::CORRECT
-        },
-        Protocol {
-            name: "no recheck list",
-            recheck: false,
-            ..Self::CORRECT
-        },
-        Protocol {
-            name: "recheck list dropped without membarrier",
-            barrier: false,
-            ..Self::CORRECT
-        },
-        Protocol {
-            name: "recheck list dropped without looking again",
-            look_again: false,
-            ..Self::CORRECT
-        },
-        Protocol {
-            name: "lines of the same commit dropped too",
-            keep_fresh: false,
-            ..Self::CORRECT
-        },
-        Protocol {
-            name: "recheck skipped, a flag says single-threaded",
-            believes_alone: true,
-            ..Self::CORRECT
-        },
-    ];
-}
 
 /// How large the program is.
 #[derive(Debug, Clone, Copy)]
@@ -117,7 +62,7 @@ pub struct Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Writer {
     done: u8,
-    /// 0 store, 1 load the shadow byte, 2 set it, 3 append (moved by `mark_first`).
+    /// Index into [`Protocol::writer`].
     at: u8,
 }
 
@@ -130,35 +75,43 @@ enum At {
     Barrier(u8),
     /// Looking at a writer's list.
     Drain(u8),
-    /// Reading a word of the line that a writer's list named.
+    /// Looking at a writer's flag.
+    Flag(u8),
+    /// Looking at the shadow byte.
+    Scan,
+    /// Reading a word of the line that a writer's list, or the shadow, named.
     Take { list: u8, word: u8 },
     /// Reading a word of the line for the recheck.
     Again(u8),
     /// Behind the last commit.
     End,
+    /// A commit has ended without what it was to make durable.
+    Broken,
 }
 
-/// A store buffer: first in, first out.
+/// A store buffer: first in, first out. A byte is a store: its location, and a value below 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 struct Buffer {
     len: u8,
-    stores: [(u8, u8); BUFFER],
+    stores: [u8; BUFFER],
 }
 
 impl Buffer {
-    fn stores(&self) -> &[(u8, u8)] {
-        &self.stores[..self.len as usize]
+    /// Locations and values, the oldest first.
+    fn stores(&self) -> impl DoubleEndedIterator<Item = (u8, u8)> + '_ {
+        let stores = &self.stores[..self.len as usize];
+        stores.iter().map(|s| (s >> 5, s & 31))
     }
 
-    fn push(&mut self, store: (u8, u8)) {
-        self.stores[self.len as usize] = store;
+    fn push(&mut self, (location, value): (u8, u8)) {
+        self.stores[self.len as usize] = location << 5 | value;
         self.len += 1;
     }
 
     fn pop(&mut self) {
         self.stores.rotate_left(1);
         self.len -= 1;
-        self.stores[self.len as usize] = (0, 0);
+        self.stores[self.len as usize] = 0;
     }
 }
 
@@ -171,6 +124,9 @@ struct State {
     commits: u8,
     consumed: [u8; WRITERS],
     home: [u8; WORDS],
+    /// What the running commit has to make durable of each writer.
+    promised: [u8; WRITERS],
+    scan: bool,
     listed: bool,
     listed_before: bool,
     fresh: bool,
@@ -179,12 +135,9 @@ struct State {
 
 impl State {
     fn load(&self, thread: usize, location: u8) -> u8 {
-        let own = self.buffers[thread]
-            .stores()
-            .iter()
-            .rev()
-            .find(|(l, _)| *l == location);
-        own.map_or(self.memory[location as usize], |(_, v)| *v)
+        let mut own = self.buffers[thread].stores().rev();
+        own.find(|(l, _)| *l == location)
+            .map_or(self.memory[location as usize], |(_, v)| v)
     }
 
     fn store(&mut self, thread: usize, location: u8, value: u8) {
@@ -202,6 +155,8 @@ pub fn search(protocol: Protocol, size: Size) -> Verdict {
         commits: 0,
         consumed: [0; WRITERS],
         home: [0; WORDS],
+        promised: [0; WRITERS],
+        scan: false,
         listed: false,
         listed_before: false,
         fresh: false,
@@ -216,7 +171,8 @@ pub fn search(protocol: Protocol, size: Size) -> Verdict {
     let mut steps = Vec::new();
     while next < states.len() {
         let state = states[next];
-        if state.at == At::End && state.home != state.memory[..WORDS] {
+        let lost = state.at == At::End && state.home != state.memory[..WORDS];
+        if lost || state.at == At::Broken {
             return Verdict {
                 states: states.len(),
                 lost: Some(model.story(&states, &from, next)),
@@ -277,7 +233,7 @@ impl Model {
 
     fn steps(&self, s: &State, out: &mut Vec<(Step, State)>) {
         for thread in 0..THREADS {
-            if let Some(&(location, value)) = s.buffers[thread].stores().first() {
+            if let Some((location, value)) = s.buffers[thread].stores().next() {
                 let mut to = *s;
                 to.buffers[thread].pop();
                 to.memory[location as usize] = value;
@@ -297,55 +253,36 @@ impl Model {
         }
         let mut to = *s;
         let next = &mut to.writers[w];
-        // The four actions in order; `mark_first` puts the store at the end.
-        let action = if self.protocol.mark_first {
-            (writer.at + 1) % 4
-        } else {
-            writer.at
-        };
-        let last = if self.protocol.mark_first { 0 } else { 3 };
-        let finish = |next: &mut Writer| {
+        let program = self.protocol.writer();
+        let action = program[writer.at as usize];
+        next.at += 1;
+        if action == Action::Check && s.load(w, SHADOW) != 0 {
+            // Marked already: on to what follows the mark.
+            let rest = &program[writer.at as usize..];
+            next.at += rest
+                .iter()
+                .skip(1)
+                .take_while(|a| **a != Action::Store)
+                .count() as u8;
+        }
+        if next.at as usize == program.len() {
             next.at = 0;
             next.done += 1;
+        }
+        let (list, flag) = (LIST + w as u8, FLAG + w as u8);
+        let mut put = |location, value, what| {
+            to.store(w, location, value);
+            (what, value)
         };
+        let listed = s.load(w, list);
         let what = match action {
-            0 => {
-                if last == 0 {
-                    finish(next)
-                } else {
-                    next.at += 1
-                }
-                to.store(w, w as u8, writer.done + 1);
-                ("stores", writer.done + 1)
-            }
-            1 if s.load(w, SHADOW) != 0 => {
-                // Marked already: nothing to set, nothing to append.
-                if last == 0 {
-                    next.at = 3
-                } else {
-                    finish(next)
-                }
-                ("reads the shadow byte", 1)
-            }
-            1 => {
-                next.at += 1;
-                ("reads the shadow byte", 0)
-            }
-            2 => {
-                next.at += 1;
-                to.store(w, SHADOW, 1);
-                ("sets the shadow byte", 1)
-            }
-            _ => {
-                if last == 3 {
-                    finish(next)
-                } else {
-                    next.at += 1
-                }
-                let count = s.load(w, LIST + w as u8);
-                to.store(w, LIST + w as u8, count + 1);
-                ("appends the line to its list", 1)
-            }
+            Action::Store => put(w as u8, writer.done + 1, "stores"),
+            Action::Check => ("reads the shadow byte", s.load(w, SHADOW)),
+            Action::Announce => put(list, listed + 1, "announces its mark"),
+            Action::Set => put(SHADOW, 1, "sets the shadow byte"),
+            Action::Fill => put(list, (listed / 2 + 1) * 2, "fills a slot of its list"),
+            Action::Flag => put(flag, 1, "flags the dropped mark"),
+            Action::Lower => put(list, listed - 1, "has dropped its mark"),
         };
         out.push((step(w, what.0, what.1), to));
     }
@@ -354,13 +291,19 @@ impl Model {
         let p = &self.protocol;
         let mut to = *s;
         let what = match s.at {
-            At::End => return,
+            At::End | At::Broken => return,
             At::Start => {
                 let last = s.commits == self.size.commits;
                 let quiet = (0..WRITERS)
                     .all(|w| s.writers[w].done == self.size.stores && s.buffers[w].len == 0);
                 if last && !quiet {
                     return;
+                }
+                // Whoever calls commit now is served by it: the lock has drained its buffer.
+                for (w, writer) in s.writers.iter().enumerate() {
+                    if writer.at == 0 && s.buffers[w].len == 0 {
+                        to.promised[w] = writer.done;
+                    }
                 }
                 to.listed_before = s.listed;
                 to.fresh = false;
@@ -398,6 +341,11 @@ impl Model {
                 }
                 return;
             }
+            At::Drain(list) if list as usize == WRITERS && s.scan => {
+                to.scan = false;
+                to.at = At::Scan;
+                ("looks at the shadow itself", 0)
+            }
             At::Drain(list) if list as usize == WRITERS => {
                 let again =
                     p.recheck && s.listed_before && !s.fresh && (p.look_again || !s.forgetting);
@@ -409,18 +357,52 @@ impl Model {
                     ("ends the commit", s.commits)
                 }
             }
+            At::Drain(list) if p.full => {
+                let dropping = s.load(COMMITTER, LIST + list);
+                to.scan |= dropping != 0 && p.heed;
+                to.at = At::Flag(list);
+                ("reads how many marks a writer is dropping", dropping)
+            }
+            At::Flag(list) => {
+                let flagged = s.load(COMMITTER, FLAG + list) != 0;
+                // The flag is taken down by a locked instruction.
+                if flagged && s.buffers[COMMITTER].len != 0 {
+                    return;
+                }
+                if flagged {
+                    to.memory[(FLAG + list) as usize] = 0;
+                }
+                to.scan |= flagged;
+                to.at = At::Drain(list + 1);
+                ("takes down the flag of a writer", flagged.into())
+            }
             At::Drain(list) => {
-                let count = s.load(COMMITTER, LIST + list);
-                if count == s.consumed[list as usize] {
+                let seen = s.load(COMMITTER, LIST + list);
+                let announced = seen % 2 == 1 && p.heed;
+                let filled = seen / 2 + u8::from(announced && !p.leave);
+                if filled == s.consumed[list as usize] && !announced {
                     to.at = At::Drain(list + 1);
                     ("finds nothing on the list of writer", list)
                 } else {
-                    to.consumed[list as usize] = count;
+                    to.consumed[list as usize] = filled;
                     to.at = At::Take { list, word: 0 };
                     to.fresh = true;
                     to.store(COMMITTER, SHADOW, 0);
                     ("clears the byte of the line on the list of writer", list)
                 }
+            }
+            At::Scan if s.load(COMMITTER, SHADOW) == 0 => {
+                to.at = At::Drain(WRITERS as u8);
+                ("finds the shadow byte clear", 0)
+            }
+            At::Scan => {
+                to.at = At::Take {
+                    list: WRITERS as u8 - 1,
+                    word: 0,
+                };
+                to.fresh = true;
+                to.store(COMMITTER, SHADOW, 0);
+                ("finds the shadow byte set and clears it", 1)
             }
             At::Take { list, word } => {
                 to.home[word as usize] = s.load(COMMITTER, word);
@@ -458,7 +440,11 @@ impl Model {
         s.fresh = false;
         s.forgetting = false;
         s.listed_before = false;
-        s.at = if s.commits == self.size.commits {
+        let kept = s.promised.iter().zip(&s.home).all(|(p, h)| h >= p);
+        s.promised = [0; WRITERS];
+        s.at = if !kept {
+            At::Broken
+        } else if s.commits == self.size.commits {
             At::End
         } else {
             At::Start
@@ -482,4 +468,6 @@ const VISIBLE: [&str; LOCATIONS] = [
     "shadow byte becomes visible",
     "list of writer 0 becomes visible",
     "list of writer 1 becomes visible",
+    "flag of writer 0 becomes visible",
+    "flag of writer 1 becomes visible",
 ];

@@ -149,11 +149,11 @@ impl State {
     pub(super) fn maybe_dirty(&self) -> bool {
         self.tracker.is_some()
             || self.mappings.iter().any(|m| m.new_len.is_some())
+            // A racing store to one of these lines may be listed nowhere else.
+            || !self.gather.nothing_to_recheck()
+            || thread::dropping()
             || crate::commit::SCAN_SHADOW.load(Ordering::Relaxed)
-            || thread::all().any(|c| {
-                c.overflow.load(Ordering::Relaxed)
-                    || c.produced.load(Ordering::Acquire) != c.consumed.load(Ordering::Relaxed)
-            })
+            || thread::all().any(Control::has_marks)
     }
 
     /// Stages everything that changed. On an error everything is as before.

@@ -2,7 +2,7 @@
 //!
 //! It is what the general pipeline does then, with everything left out that cannot occur: the record, its one flush and the
 //! order of writes are the journal's, and the same. Whatever it meets that is not plain (a part of home without blocks, a
-//! journal that is full, a hole in the list of marks) it leaves to the general pipeline, with all marks in place
+//! journal that is full, a place on the list of marks that is yet to be filled) it leaves to the general pipeline, with all marks in place
 //! (docs/adr/0016).
 
 use super::pipeline::{give_back, journal_error};

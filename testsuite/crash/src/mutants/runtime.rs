@@ -16,6 +16,9 @@ const MOVED: &[&str] = &[
 /// The runtime in a process with one thread.
 const PLAIN: &[&str] = &["test", "-p", "vernal-snapshot", "--test", "plain"];
 
+/// Marks that are interrupted at each of their instructions.
+const STEPS: &[&str] = &["test", "-p", "vernal-snapshot", "--test", "steps"];
+
 /// Every mutant of the runtime.
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -91,11 +94,38 @@ pub const MUTANTS: &[Mutant] = &[
         test: RUNTIME,
     },
     Mutant {
+        name: "a shadow byte is set before the list announces the line",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/thread.rs",
+            search: "        slot.store(line >> abi::LINE_SHIFT | run, Ordering::Release);\n        set();\n",
+            replace: "        set();\n        slot.store(line >> abi::LINE_SHIFT | run, Ordering::Release);\n",
+        }],
+        test: STEPS,
+    },
+    Mutant {
+        name: "a commit passes over a line that is announced",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/thread.rs",
+            search: "            if v > TAKEN {\n",
+            replace: "            if v > TAKEN && !unfilled {\n",
+        }],
+        test: STEPS,
+    },
+    Mutant {
+        name: "a mark that is dropped is not announced",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/thread.rs",
+            search: "        self.dropping.store(n + 1, Ordering::Release);",
+            replace: "        self.dropping.store(n, Ordering::Release);",
+        }],
+        test: STEPS,
+    },
+    Mutant {
         name: "only the first line of a range is marked",
         edits: &[Edit {
             file: "runtime/snapshot/src/thread.rs",
-            search: "            append(line);\n        }\n        line += abi::LINE_SIZE;",
-            replace: "            append(line);\n        }\n        line = hi;",
+            search: "            append(line, byte);\n        }\n        line += abi::LINE_SIZE;",
+            replace: "            append(line, byte);\n        }\n        line = hi;",
         }],
         test: RUNTIME,
     },

@@ -12,6 +12,10 @@ pub const CASES: &[Entry] = &[
     ("threads that store and commit lose nothing", threads),
     ("threads lose nothing in page mode", threads_in_page_mode),
     ("what racing threads were told is durable, is", races),
+    (
+        "a mark is interrupted at each of its instructions",
+        interrupted_marks,
+    ),
     ("op brackets give a consistent cut", brackets),
     ("signals interrupt stores and commits", signals),
     ("C++ containers stay whole across exceptions", exceptions),
@@ -180,6 +184,19 @@ fn brackets(place: &Place) -> Checked {
                 checked.out.trim(),
                 checked.err.trim()
             ));
+        }
+    }
+    Ok(())
+}
+
+/// What a commit of the one who interrupts does not hold is lost if the machine stops then.
+fn interrupted_marks(place: &Place) -> Checked {
+    let program = place.compile("cases/steps.c", Build::O2)?;
+    for by in ["handler", "thread"] {
+        let stage = Stage::on(place, Medium::Shm)?;
+        let ended = run(&stage, &program, Build::O2, &[by])?;
+        if !ended.status.success() || ended.out.trim() != "complete" {
+            return wrong(format!("{by}: {} {}", ended.status, ended.err.trim()));
         }
     }
     Ok(())
