@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use vernal_abi::LINE_SIZE;
-use vernal_format::{Entry, LogRef, LogSpace, Uuid};
+use vernal_format::{Entry, LogRef, LogSpace, Uuid, WORDS_PER_LINE};
 use vernal_journal::direct::{LogOutcome, LogReader, Place, check_log, recover_log};
 use vernal_journal::{JournalReader, LogEnd, RecoveryError, SUPERBLOCKS_LEN, recover_home};
 use vernal_puddled_proto::limits::MAX_JOURNAL;
@@ -213,11 +213,14 @@ impl Job<'_> {
                     sequence,
                     problem,
                 })?;
-                let line = match entry {
-                    Entry::Line { line, .. } => line,
-                    Entry::SetLen { base_line, .. } => base_line,
+                let (line, last) = match entry {
+                    Entry::Line { line, .. } => (line, line),
+                    Entry::Run { line, words } => {
+                        (line, line + (words.len() / WORDS_PER_LINE) as u64 - 1)
+                    }
+                    Entry::SetLen { base_line, .. } => (base_line, base_line),
                 };
-                let Some(member) = sb.member_at(line) else {
+                let Some(member) = sb.member_at(line).filter(|m| m.contains(last)) else {
                     return Err(RecoveryError::ForeignLine {
                         name: name.to_owned(),
                         sequence,

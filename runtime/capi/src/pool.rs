@@ -282,6 +282,18 @@ fn ended(result: c_int) -> c_int {
 
 #[inline]
 fn begin(block: bool) -> c_int {
+    if let Some(c) = thread::known()
+        && tx::begin_plainly(c)
+    {
+        let blocks = c.tx.blocks.load(Relaxed) << 1 | u64::from(block);
+        c.tx.blocks.store(blocks, Relaxed);
+        return 0;
+    }
+    begin_with_care(block)
+}
+
+#[inline(never)]
+fn begin_with_care(block: bool) -> c_int {
     if tx::depth() >= 64 {
         return fail(&invalid(
             "transactions are nested 64 deep: one is never ended",
@@ -304,6 +316,22 @@ pub extern "C" fn vn_tx_begin() -> c_int {
 
 #[inline]
 fn end() -> c_int {
+    if let Some(c) = thread::known()
+        && let Some(done) = tx::commit_plainly(c)
+    {
+        c.tx.blocks.store(c.tx.blocks.load(Relaxed) >> 1, Relaxed);
+        let result = match done {
+            Ok(()) => 0,
+            Err(e) => fail(&e),
+        };
+        c.tx.result.store(result, Relaxed);
+        return result;
+    }
+    end_with_care()
+}
+
+#[inline(never)]
+fn end_with_care() -> c_int {
     set_blocks(blocks() >> 1);
     match tx::commit() {
         Ok(()) => ended(0),

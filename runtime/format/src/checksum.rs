@@ -137,15 +137,18 @@ impl RecordKey {
     fn middle(&self, words: &[u64]) -> u64 {
         let bytes = words.len() as u64 * 8;
         let mut acc = bytes.wrapping_mul(P64_1);
-        let (first, rest) = words.split_at(FIRST);
-        for (i, p) in first.chunks_exact(2).enumerate() {
-            acc = acc.wrapping_add(mix(pair(p, 0), self.secret_pair(i)));
+        let Some((first, rest)) = words.split_first_chunk::<FIRST>() else {
+            return 0; // Nothing shorter comes here.
+        };
+        for i in 0..FIRST / 2 {
+            acc = acc.wrapping_add(mix(pair(first, 2 * i), self.secret_pair(i)));
         }
         acc = avalanche(acc);
-        for (p, key) in rest.chunks_exact(2).zip(&self.middle) {
+        for (p, key) in rest.as_chunks::<2>().0.iter().zip(&self.middle) {
             acc = acc.wrapping_add(mix(pair(p, 0), *key));
         }
-        acc = acc.wrapping_add(mix(pair(words, words.len() - 2), self.last));
+        let last = words.last_chunk::<2>().unwrap_or(&[0; 2]);
+        acc = acc.wrapping_add(mix(pair(last, 0), self.last));
         avalanche(acc)
     }
 

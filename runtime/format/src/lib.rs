@@ -27,8 +27,9 @@ pub use log::{
 pub use meta::{JOURNAL_PATH_MAX, META_FILE_LEN, META_VERSION, Meta, MetaState};
 pub use record::{
     Entries, Entry, HEADER_BYTES, HEADER_WORDS, LINE_BITS, MAX_ENTRIES, MAX_PAYLOAD_WORDS,
-    RECORD_ALIGN, RecordHeader, RecordProblem, WORDS_PER_LINE, line_entry_header, own_entry,
-    own_whole_line, seal_record, seal_record_by, set_len_entry_header, verify_record,
+    MAX_RUN_LINES, RECORD_ALIGN, RecordHeader, RecordProblem, WORDS_PER_LINE, line_entry_header,
+    own_entry, own_run, run_entry_header, seal_record, seal_record_by, set_len_entry_header,
+    verify_record,
 };
 pub use slot::{FormatError, SLOT_COUNT, SLOT_LEN, Slot, newest_slot};
 pub use superblock::{

@@ -16,11 +16,14 @@
 //! ```text
 //!  63      56 55         42 41                 8 7       0
 //! +----------+-------------+--------------------+---------+
-//! |   kind   |      0      |    line number     |  mask   |
+//! |   kind   |    more     |    line number     |  mask   |
 //! +----------+-------------+--------------------+---------+
-//! kind 0, line data:   one word for each bit of the mask, lowest first (mask is not 0)
-//! kind 1, set length:  mask 0; the line is the file's first; one word, the new length in bytes
+//! kind 0, line data:   more 0; one word for each bit of the mask, lowest first (mask is not 0)
+//! kind 1, set length:  more 0, mask 0; the line is the file's first; one word, the new length in bytes
+//! kind 2, run:         mask 0; the eight words of the line, and of as many lines behind it as `more` says
 //! ```
+//!
+//! Runs are written since version 2 of the journal. All lines of a run belong to one file.
 //!
 //! Within a record lengths are set first, wherever they stand; then the words are written, as far as they lie below the
 //! length. Everything is little-endian. A record starts at a multiple of 64 bytes.
@@ -49,10 +52,16 @@ const LINE_AT: u32 = 8;
 const KIND_AT: u32 = 56;
 const KIND_LINE: u64 = 0;
 const KIND_SET_LEN: u64 = 1;
+const KIND_RUN: u64 = 2;
+const MORE_AT: u32 = LINE_AT + LINE_BITS;
+
+/// Most lines of a run: 1 MiB.
+pub const MAX_RUN_LINES: u64 = 1 << (KIND_AT - MORE_AT);
 
 const _: () = {
     assert!(LINE_BITS == 34);
     assert!(LINE_AT + LINE_BITS <= KIND_AT);
+    assert!(MAX_RUN_LINES * WORDS_PER_LINE as u64 <= 1 << 17);
     assert!(WORDS_PER_LINE == 8);
     assert!(HEADER_BYTES == 40);
 };
@@ -67,6 +76,12 @@ pub const fn line_entry_header(line: u64, mask: u8) -> u64 {
 #[inline]
 pub const fn set_len_entry_header(base_line: u64) -> u64 {
     (KIND_SET_LEN << KIND_AT) | (base_line << LINE_AT)
+}
+
+/// The header word of `count` whole lines from `line` on: 1 to [`MAX_RUN_LINES`] of them, all below [`LINE_COUNT`].
+#[inline]
+pub const fn run_entry_header(line: u64, count: u64) -> u64 {
+    (KIND_RUN << KIND_AT) | ((count - 1) << MORE_AT) | (line << LINE_AT)
 }
 
 /// Completes the record in `words`: `HEADER_WORDS` of any content, and then the payload, in little-endian words.
@@ -93,10 +108,11 @@ pub fn seal_record_by(
 ) {
     let (generation, sequence, entries, unflushed) = header;
     let payload = (words.len() - HEADER_WORDS) as u64;
-    words[1] = generation.to_le();
-    words[2] = sequence.to_le();
-    words[3] = (payload | u64::from(entries) << 32).to_le();
-    words[4] = (u64::from(MAGIC) | u64::from(unflushed) << 32).to_le();
+    let header: &mut [u64; HEADER_WORDS] = words.first_chunk_mut().expect("longer, as above");
+    header[1] = generation.to_le();
+    header[2] = sequence.to_le();
+    header[3] = (payload | u64::from(entries) << 32).to_le();
+    header[4] = (u64::from(MAGIC) | u64::from(unflushed) << 32).to_le();
     words[0] = key.checksum_by(&words[1..], accumulate).to_le();
 }
 
@@ -152,6 +168,13 @@ pub enum Entry<'a> {
         /// Which of the line's words follow.
         mask: u8,
         /// The words, in little-endian order, one for each bit of `mask`.
+        words: &'a [u64],
+    },
+    /// Whole lines, one behind the other.
+    Run {
+        /// Number of the first line.
+        line: u64,
+        /// Their words, in little-endian order, eight for each line.
         words: &'a [u64],
     },
     /// The length of a file.
@@ -213,33 +236,53 @@ pub fn own_entry(words: &[u64]) -> (Entry<'_>, usize) {
     let header = u64::from_le(words[0]);
     let line = (header >> LINE_AT) & (LINE_COUNT - 1);
     let mask = header as u8;
-    if header >> KIND_AT == KIND_LINE {
-        let end = 1 + SELECTED[usize::from(mask)] as usize;
-        let words = &words[1..end];
-        (Entry::Line { line, mask, words }, end)
-    } else {
-        let len = u64::from_le(words[1]);
-        (
-            Entry::SetLen {
-                base_line: line,
-                len,
-            },
-            2,
-        )
+    match header >> KIND_AT {
+        KIND_LINE => {
+            let end = 1 + SELECTED[usize::from(mask)] as usize;
+            let words = &words[1..end];
+            (Entry::Line { line, mask, words }, end)
+        }
+        KIND_RUN => {
+            let end = 1 + run_lines(header) * WORDS_PER_LINE;
+            let words = &words[1..end];
+            (Entry::Run { line, words }, end)
+        }
+        _ => {
+            let len = u64::from_le(words[1]);
+            (
+                Entry::SetLen {
+                    base_line: line,
+                    len,
+                },
+                2,
+            )
+        }
     }
 }
 
-/// As [`own_entry`], if the first entry is a whole line: its number, its words, and what is behind it.
+/// Lines of the run with this header word.
 #[inline]
-pub fn own_whole_line(words: &[u64]) -> Option<(u64, &[u64; WORDS_PER_LINE], &[u64])> {
+const fn run_lines(header: u64) -> usize {
+    (header >> MORE_AT & (MAX_RUN_LINES - 1)) as usize + 1
+}
+
+/// Whether a header word that says so is that of a run, which ends where the tracked range ends or before.
+#[inline]
+const fn is_run(header: u64, line: u64) -> bool {
+    let count = run_lines(header) as u64;
+    run_entry_header(line, count) == header && line + count <= LINE_COUNT
+}
+
+/// As [`own_entry`], if the first entry is a run: its first line, its words, and what is behind it.
+#[inline]
+pub fn own_run(words: &[u64]) -> Option<(u64, &[u64], &[u64])> {
     let (header, rest) = words.split_first()?;
     let header = u64::from_le(*header);
-    let line = (header >> LINE_AT) & (LINE_COUNT - 1);
-    if header != line_entry_header(line, u8::MAX) {
+    if header >> KIND_AT != KIND_RUN {
         return None;
     }
-    let (words, rest) = rest.split_first_chunk()?;
-    Some((line, words, rest))
+    let (words, rest) = rest.split_at_checked(run_lines(header) * WORDS_PER_LINE)?;
+    Some(((header >> LINE_AT) & (LINE_COUNT - 1), words, rest))
 }
 
 /// Iterates over the entries of a payload. Ends after the first problem.
@@ -282,6 +325,7 @@ impl<'a> Entries<'a> {
         let count = match kind {
             KIND_LINE if mask != 0 && line_entry_header(line, mask) == header => count,
             KIND_SET_LEN if set_len_entry_header(line) == header => 1,
+            KIND_RUN if is_run(header, line) => run_lines(header) * WORDS_PER_LINE,
             _ => {
                 return Err(RecordProblem::Header {
                     index: self.index,
@@ -296,6 +340,7 @@ impl<'a> Entries<'a> {
         self.index += 1;
         Ok(Some(match kind {
             KIND_LINE => Entry::Line { line, mask, words },
+            KIND_RUN => Entry::Run { line, words },
             _ => Entry::SetLen {
                 base_line: line,
                 len: u64::from_le(words[0]),

@@ -44,8 +44,8 @@ use crate::record::RECORD_ALIGN;
 use crate::slot::{FormatError, HEAD_LEN, SLOT_COUNT, SLOT_LEN, Slot};
 use crate::uuid::Uuid;
 
-/// Version of the journal that this code writes.
-pub const JOURNAL_VERSION: u32 = 1;
+/// Version of the journal that this code writes. Version 1 is the same without runs of lines in its records.
+pub const JOURNAL_VERSION: u32 = 2;
 /// Most files that one journal can serve at a time.
 pub const MAX_MEMBERS: usize = 64;
 /// Bytes of one member path entry.

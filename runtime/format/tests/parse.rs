@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use vernal_abi::{LINE_COUNT, TRACKED_BASE};
 use vernal_format::{
-    Entries, Entry, HEADER_WORDS, MEMBER_PATH_LEN, Member, MemberPath, Meta, MetaState,
-    RecordHeader, RecordKey, SLOT_LEN, Slot, Superblock, Uuid, newest_slot, seal_record,
-    verify_record,
+    Entries, Entry, HEADER_WORDS, MAX_RUN_LINES, MEMBER_PATH_LEN, Member, MemberPath, Meta,
+    MetaState, RecordHeader, RecordKey, SLOT_LEN, Slot, Superblock, Uuid, newest_slot,
+    run_entry_header, seal_record, verify_record,
 };
 
 fn meta() -> impl Strategy<Value = Meta> {
@@ -89,14 +89,39 @@ proptest! {
     fn any_payload_is_bounded(payload in proptest::collection::vec(any::<u64>(), 0..64), entries in 0u32..80) {
         let mut data = 0;
         for entry in Entries::new(&payload, entries).flatten() {
-            if let Entry::Line { line, mask, words } = entry {
-                prop_assert!(line < LINE_COUNT && mask.count_ones() as usize == words.len());
-                data += 1 + words.len();
-            } else {
-                data += 2;
-            }
+            data += match entry {
+                Entry::Line { line, mask, words } => {
+                    prop_assert!(line < LINE_COUNT && mask.count_ones() as usize == words.len());
+                    1 + words.len()
+                }
+                Entry::Run { line, words } => {
+                    let count = words.len() as u64 / 8;
+                    prop_assert!((1..=MAX_RUN_LINES).contains(&count) && line + count <= LINE_COUNT);
+                    1 + words.len()
+                }
+                Entry::SetLen { .. } => 2,
+            };
         }
         prop_assert!(data <= payload.len());
+    }
+
+    #[test]
+    fn runs_of_any_length_are_bounded(
+        line in prop_oneof![0..LINE_COUNT, LINE_COUNT - 40..LINE_COUNT],
+        count in prop_oneof![1..=8u64, 1..=MAX_RUN_LINES],
+        flip in prop_oneof![Just(0u64), (0u32..64).prop_map(|bit| 1 << bit)],
+        words in 0usize..80,
+    ) {
+        let mut payload = vec![run_entry_header(line, count) ^ flip];
+        payload.extend((0..words as u64).map(|i| i << 8));
+        let first = Entries::new(&payload, 1).next().expect("one entry at least");
+        if flip == 0 {
+            let fits = line + count <= LINE_COUNT && count as usize * 8 <= words;
+            prop_assert_eq!(first.is_ok(), fits, "{:?}", first);
+        }
+        if let Ok(Entry::Run { line, words: own }) = first {
+            prop_assert!(own.len() <= words && line + own.len() as u64 / 8 <= LINE_COUNT);
+        }
     }
 
     #[test]

@@ -10,10 +10,10 @@
 use std::io;
 
 use vernal_abi::LINE_SIZE;
-use vernal_format::{Entry, Member, Uuid, own_entry, own_whole_line};
+use vernal_format::{Entry, Member, Uuid, own_entry, own_run};
 use vernal_sys::Media;
 
-use crate::apply::apply_line;
+use crate::apply::{apply_line, apply_run};
 use crate::builder::RecordBuilder;
 use crate::diff::diff_line;
 use crate::error::JournalError;
@@ -308,6 +308,10 @@ impl<J: Media, H: Media> Committer<J, H> {
         if mask == 0 || self.find(line).is_none() {
             return false;
         }
+        // A run belongs to one file.
+        if line == self.ranges[self.last].base {
+            self.builder.end_run();
+        }
         self.builder.push_line(line, mask, work);
         true
     }
@@ -326,12 +330,6 @@ impl<J: Media, H: Media> Committer<J, H> {
         } else {
             self.pending.committed(line, home)
         }
-    }
-
-    /// Whether what is staged fits into the journal as it is.
-    #[inline]
-    pub fn has_room(&self) -> bool {
-        self.builder.is_describable() && self.journal.fits(&self.builder)
     }
 
     /// Stages a new length. Lines beyond it in the same commit are cut.
@@ -372,16 +370,38 @@ impl<J: Media, H: Media> Committer<J, H> {
                 return Err(e);
             }
         };
-        if !self.announced && self.journal.free_bytes() < self.journal.capacity() / 2 {
-            self.announce();
-        }
         // The commit point is behind us: from here on an error stops the committer.
-        self.stats.commits += 1;
-        self.stats.bytes += self.builder.record_bytes();
+        self.count();
         self.apply_pending()?;
         self.apply_staged()?;
         self.builder.clear();
         Ok(sequence)
+    }
+
+    /// [`Committer::commit`] of at least one run and nothing else ([`RecordBuilder::push_run`]), when there is room and nothing
+    /// pending; `None`, and nothing has happened: there is not.
+    #[inline]
+    pub fn commit_runs(&mut self) -> Option<Result<u64, JournalError>> {
+        if !self.pending.is_empty() || !self.journal.admits(&self.builder) {
+            return None;
+        }
+        let appended = self.journal.append_admitted(&mut self.builder);
+        Some(appended.and_then(|sequence| {
+            self.count();
+            self.apply_staged_runs()?;
+            self.builder.clear();
+            Ok(sequence)
+        }))
+    }
+
+    /// Counts the record that has become durable.
+    #[inline]
+    fn count(&mut self) {
+        if !self.announced && self.journal.free_bytes() < self.journal.capacity() / 2 {
+            self.announce();
+        }
+        self.stats.commits += 1;
+        self.stats.bytes += self.builder.record_bytes();
     }
 
     /// Makes everything that is staged atomic now, and durable with the next [`Committer::flush`] or
@@ -560,17 +580,33 @@ impl<J: Media, H: Media> Committer<J, H> {
         } = self;
         let mut rest = builder.payload();
         while !rest.is_empty() {
-            // Most entries are whole lines, and of a plain commit all.
-            if let Some((line, words, behind)) = own_whole_line(rest) {
-                apply_to_home(journal, homes, ranges, last, line, u8::MAX, words)?;
-                rest = behind;
-                continue;
-            }
             let (entry, taken) = own_entry(rest);
             rest = &rest[taken..];
-            if let Entry::Line { line, mask, words } = entry {
-                apply_to_home(journal, homes, ranges, last, line, mask, words)?;
-            }
+            let (line, mask, words) = match entry {
+                Entry::Line { line, mask, words } => (line, Some(mask), words),
+                Entry::Run { line, words } => (line, None, words),
+                Entry::SetLen { .. } => continue,
+            };
+            apply_to_home(journal, homes, ranges, last, line, mask, words)?;
+        }
+        Ok(())
+    }
+
+    /// [`Self::apply_staged`] of runs.
+    #[inline(always)]
+    fn apply_staged_runs(&mut self) -> Result<(), JournalError> {
+        let Committer {
+            journal,
+            homes,
+            ranges,
+            last,
+            builder,
+            ..
+        } = self;
+        let mut rest = builder.payload();
+        while let Some((line, words, behind)) = own_run(rest) {
+            apply_to_home(journal, homes, ranges, last, line, None, words)?;
+            rest = behind;
         }
         Ok(())
     }
@@ -636,7 +672,7 @@ impl<J: Media, H: Media> Committer<J, H> {
                 ranges,
                 last,
                 p.line,
-                p.mask,
+                Some(p.mask),
                 &words[..count],
             )?;
         }
@@ -645,7 +681,7 @@ impl<J: Media, H: Media> Committer<J, H> {
     }
 }
 
-/// Writes one line of a durable record to its home.
+/// Writes a part of a durable record to its home: the words of a line that the mask selects, or whole lines.
 #[inline(always)]
 fn apply_to_home<J: Media, H: Media>(
     journal: &mut Journal<J>,
@@ -653,7 +689,7 @@ fn apply_to_home<J: Media, H: Media>(
     ranges: &[Range],
     last: &mut usize,
     line: u64,
-    mask: u8,
+    mask: Option<u8>,
     words: &[u64],
 ) -> Result<(), JournalError> {
     if line.wrapping_sub(ranges[*last].base) >= ranges[*last].count {
@@ -669,13 +705,12 @@ fn apply_to_home<J: Media, H: Media>(
         return Ok(());
     };
     home.dirty = true;
-    apply_line(
-        &mut home.media,
-        home.len,
-        line - home.member.base_line,
-        mask,
-        words,
-    )
+    let (media, len) = (&mut home.media, home.len);
+    let index = line - home.member.base_line;
+    match mask {
+        Some(mask) => apply_line(media, len, index, mask, words),
+        None => apply_run(media, len, index, words),
+    }
     .map_err(|e| fail(journal, &home.name, "writing a commit", e))
 }
 

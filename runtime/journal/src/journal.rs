@@ -197,6 +197,12 @@ impl<M: Media> Journal<M> {
         align_up(self.head + record.record_bytes(), self.unit as u64) <= self.sb.log_len
     }
 
+    /// Whether nothing keeps `record` from being appended at once.
+    #[inline]
+    pub(crate) fn admits(&self, record: &RecordBuilder) -> bool {
+        self.poison.is_none() && self.unflushed == 0 && record.is_describable() && self.fits(record)
+    }
+
     #[inline]
     fn admit(&self, record: &RecordBuilder) -> Result<(), JournalError> {
         self.check_usable()?;
@@ -235,6 +241,15 @@ impl<M: Media> Journal<M> {
             return Ok(sequence);
         }
         self.admit(record)?;
+        self.append_admitted(record)
+    }
+
+    /// [`Journal::append`] in a journal that is usable, has nothing to flush, and has room: for callers that know that.
+    #[inline]
+    pub(crate) fn append_admitted(
+        &mut self,
+        record: &mut RecordBuilder,
+    ) -> Result<u64, JournalError> {
         let sealed = record.seal(self.place(), self.unit);
         let bytes = sealed.as_bytes();
         if let Err(e) = self

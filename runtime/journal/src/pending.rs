@@ -4,7 +4,7 @@
 //! the home with these words over it. Only commits that follow an unflushed one come here.
 
 use crate::builder::RecordBuilder;
-use vernal_format::Entry;
+use vernal_format::{Entry, WORDS_PER_LINE};
 
 const FREE: u32 = u32::MAX;
 
@@ -72,31 +72,40 @@ impl Pending {
         words
     }
 
-    /// Takes over the line entries of a record.
+    /// Takes over the lines of a record.
     pub fn absorb(&mut self, record: &RecordBuilder) {
         for entry in record.entries().flatten() {
-            let Entry::Line { line, mask, words } = entry else {
-                continue;
-            };
-            if self.lines.len() * 2 >= self.table.len() {
-                self.rehash();
+            match entry {
+                Entry::Line { line, mask, words } => self.absorb_line(line, mask, words),
+                Entry::Run { line, words } => {
+                    for (line, words) in (line..).zip(words.chunks_exact(WORDS_PER_LINE)) {
+                        self.absorb_line(line, u8::MAX, words);
+                    }
+                }
+                Entry::SetLen { .. } => {}
             }
-            let at = self.find(line);
-            if self.table[at] == FREE {
-                self.table[at] = self.lines.len() as u32;
-                self.lines.push(PendingLine {
-                    line,
-                    mask: 0,
-                    words: [0; 8],
-                });
-            }
-            let pending = &mut self.lines[self.table[at] as usize];
-            pending.mask |= mask;
-            let mut rest = mask;
-            for word in words {
-                pending.words[rest.trailing_zeros() as usize] = u64::from_le(*word);
-                rest &= rest.wrapping_sub(1);
-            }
+        }
+    }
+
+    fn absorb_line(&mut self, line: u64, mask: u8, words: &[u64]) {
+        if self.lines.len() * 2 >= self.table.len() {
+            self.rehash();
+        }
+        let at = self.find(line);
+        if self.table[at] == FREE {
+            self.table[at] = self.lines.len() as u32;
+            self.lines.push(PendingLine {
+                line,
+                mask: 0,
+                words: [0; 8],
+            });
+        }
+        let pending = &mut self.lines[self.table[at] as usize];
+        pending.mask |= mask;
+        let mut rest = mask;
+        for word in words {
+            pending.words[rest.trailing_zeros() as usize] = u64::from_le(*word);
+            rest &= rest.wrapping_sub(1);
         }
     }
 

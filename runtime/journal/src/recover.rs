@@ -4,10 +4,10 @@
 //! crash at any point and be repeated: it replays the same records onto whatever is there.
 
 use vernal_abi::LINE_SIZE;
-use vernal_format::{Entry, Meta, Superblock, Uuid};
+use vernal_format::{Entry, Meta, Superblock, Uuid, WORDS_PER_LINE};
 use vernal_sys::Media;
 
-use crate::apply::apply_line;
+use crate::apply::{apply_line, apply_run};
 use crate::error::RecoveryError;
 use crate::meta_file::{MetaFile, Recovered, Unrecovered};
 use crate::reader::{JournalReader, Log, LogEnd, RecordRef};
@@ -139,7 +139,9 @@ fn survey<'j, M: Media, J: Media, H: Media>(
             journal.superblock(),
             record,
             |entry| match entry {
-                Entry::Line { line, .. } => report.entries += u64::from(member.contains(line)),
+                Entry::Line { line, .. } | Entry::Run { line, .. } => {
+                    report.entries += u64::from(member.contains(line));
+                }
                 Entry::SetLen { base_line, len } if base_line == member.base_line => {
                     report.entries += 1;
                     last = len;
@@ -199,6 +201,14 @@ fn validate(
                 });
             }
             Entry::Line { .. } => {}
+            Entry::Run { line, words } if !is_in_one_member(sb, line, words) => {
+                return Err(RecoveryError::ForeignLine {
+                    name: name.to_owned(),
+                    sequence,
+                    line,
+                });
+            }
+            Entry::Run { .. } => {}
             Entry::SetLen {
                 base_line: line,
                 len,
@@ -223,6 +233,12 @@ fn validate(
         see(entry);
     }
     Ok(())
+}
+
+/// Whether the whole run lies in the place of one file.
+fn is_in_one_member(sb: &Superblock, line: u64, words: &[u64]) -> bool {
+    let last = line + (words.len() / WORDS_PER_LINE) as u64 - 1;
+    sb.member_at(line).is_some_and(|m| m.contains(last))
 }
 
 /// The second pass: repeats what the commits did, from the length that the generation began with. A length that is cut
@@ -250,12 +266,20 @@ fn replay<J: Media, H: Media>(
             }
         }
         for entry in record.entries().flatten() {
-            if let Entry::Line { line, mask, words } = entry
-                && line.wrapping_sub(base) < meta.line_count()
-            {
-                apply_line(home, len, line - base, mask, words)
-                    .map_err(|e| RecoveryError::io(name, "writing the file", e))?;
+            let (line, mask, words) = match entry {
+                Entry::Line { line, mask, words } => (line, Some(mask), words),
+                Entry::Run { line, words } => (line, None, words),
+                Entry::SetLen { .. } => continue,
+            };
+            let index = line.wrapping_sub(base);
+            if index >= meta.line_count() {
+                continue;
             }
+            match mask {
+                Some(mask) => apply_line(home, len, index, mask, words),
+                None => apply_run(home, len, index, words),
+            }
+            .map_err(|e| RecoveryError::io(name, "writing the file", e))?;
         }
         Ok(())
     })?;

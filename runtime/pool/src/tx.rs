@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
 use vernal_snapshot::runtime;
-use vernal_snapshot::thread::{self, TxLocal};
+use vernal_snapshot::thread::{self, Control, TxLocal};
 
 use crate::{Error, direct};
 
@@ -53,6 +53,36 @@ fn add(what: u32) {
 /// Whether an inner level has aborted, so that the outermost one will roll back.
 pub fn is_aborted() -> bool {
     has(ABORTED)
+}
+
+/// [`begin`] of the outermost level in the process' only thread, whose block is `c`; `false`, and nothing has happened: this is
+/// not that.
+#[inline]
+pub fn begin_plainly(c: &Control) -> bool {
+    if c.tx.depth.load(Relaxed) != 0 || !runtime::tx_begin_plainly(c) {
+        return false;
+    }
+    c.tx.extras.store(0, Relaxed);
+    c.tx.depth.store(1, Relaxed);
+    true
+}
+
+/// [`commit`] of the outermost level where the plain commit does it, in the thread whose block is `c`; `None`, and nothing has
+/// happened: it does not.
+#[inline]
+pub fn commit_plainly(c: &'static Control) -> Option<Result<(), Error>> {
+    if c.tx.depth.load(Relaxed) != 1 || c.tx.extras.load(Relaxed) != 0 {
+        return None;
+    }
+    c.tx.depth.store(0, Relaxed);
+    match runtime::tx_commit_plainly(c) {
+        Some(Ok(())) => Some(Ok(())),
+        Some(Err(e)) => Some(Err(finish_failed(*e))),
+        None => {
+            c.tx.depth.store(1, Relaxed);
+            None
+        }
+    }
 }
 
 /// Begins a transaction, or a level of the one that runs.

@@ -20,11 +20,13 @@
 use crate::space;
 use crate::thread::{self, Control};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use vernal_abi as abi;
 use vernal_sys::RESERVE_CHUNK;
 use vernal_sys::mem::LazyBytes;
 use vernal_sys::{cpu, os};
+
+mod whole;
 
 /// Marks were dropped outside any thread's list (no memory for a list): look at the shadow itself.
 pub static SCAN_SHADOW: AtomicBool = AtomicBool::new(false);
@@ -362,37 +364,6 @@ impl Gather {
     /// Whether the recheck list is empty, as it is while the process has one thread.
     pub fn nothing_to_recheck(&self) -> bool {
         self.recheck.is_empty()
-    }
-
-    /// [`Gather::run`] for `count` lines in one [`RESERVE_CHUNK`], in the process' only thread, whole: `false`, and nothing
-    /// has happened, when they are not all lines of a mapped file whose home has blocks for them.
-    #[inline(always)]
-    pub fn take_plainly(
-        &mut self,
-        line: u64,
-        count: u64,
-        hint: &mut usize,
-        mut stage: impl FnMut(u64, &[u64; 8]),
-    ) -> bool {
-        let end = line + count * abi::LINE_SIZE;
-        let Some(e) = self.find(line, hint).and_then(|i| self.extents.get(i)) else {
-            return false;
-        };
-        let chunk = ((line - e.base) / RESERVE_CHUNK) as usize;
-        let whole = e.holds(end - 1);
-        if !e.member || !whole || e.reserved.get().get(chunk).is_none_or(|r| *r == 0) {
-            return false;
-        }
-        let mut line = line;
-        while line < end {
-            // Before the line is read: what a signal handler stores from here on is marked anew.
-            shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);
-            compiler_fence(Ordering::SeqCst);
-            // SAFETY: a mapped, aligned line that nobody else can be writing to: there is one thread, and it is here.
-            stage(line, unsafe { &*(line as *const [u64; 8]) });
-            line += abi::LINE_SIZE;
-        }
-        true
     }
 
     /// Looks again at the first `n` lines of the recheck list; with `forget` (a barrier has passed since they were

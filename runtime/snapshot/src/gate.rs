@@ -71,6 +71,18 @@ pub fn enter() {
     enter_among_threads(c);
 }
 
+/// [`enter`] of the outermost operation in the process' only thread; `false`: it is inside one.
+#[inline]
+pub fn enter_alone(c: &Control) -> bool {
+    if c.op_depth.load(Ordering::Relaxed) != 0 {
+        return false;
+    }
+    // As in `enter`.
+    USED.store(true, Ordering::Relaxed);
+    c.op_depth.store(1, Ordering::Relaxed);
+    true
+}
+
 fn enter_among_threads(c: &Control) {
     if !USED.load(Ordering::Relaxed) {
         // After any commit that is gathering without having looked at brackets.

@@ -55,6 +55,18 @@ impl<T> CommitLock<T> {
             value: self.value.get(),
         }
     }
+
+    /// The value, without the lock.
+    ///
+    /// # Safety
+    ///
+    /// The process has one thread, which holds neither the lock nor another reference of this kind.
+    #[expect(clippy::mut_from_ref, reason = "the caller excludes everyone else")]
+    #[inline]
+    pub unsafe fn alone(&self) -> &mut T {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.value.get() }
+    }
 }
 
 impl<T> Deref for Guard<'_, T> {

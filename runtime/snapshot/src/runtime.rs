@@ -21,7 +21,10 @@ pub use puddles::{
     GrantedJournal, OwnedPuddle, PuddleMapping, PuddleOwner, ReadOnlyPuddle, map_puddle,
     map_puddle_read_only, own_puddle, puddles_mapped, unmap_puddle,
 };
-pub use tx::{on_roll_back, tx_abort, tx_begin, tx_commit, tx_commit_async};
+pub use tx::{
+    on_roll_back, tx_abort, tx_begin, tx_begin_plainly, tx_commit, tx_commit_async,
+    tx_commit_plainly,
+};
 pub use windows::{MapRequest, check_msync, map_window, remap_window, unmap_window};
 
 use crate::audit;

@@ -535,6 +535,27 @@ impl Media for HomeView {
         Ok(())
     }
 
+    #[inline(always)]
+    fn write_lines(&mut self, off: u64, words: &[u64]) -> io::Result<()> {
+        let lines = words.as_chunks::<8>().0;
+        if self.backing != Backing::ByteAddressable {
+            for (off, line) in (off..).step_by(LINE as usize).zip(lines) {
+                self.write_whole_line(off, line)?;
+            }
+            return Ok(());
+        }
+        self.check(off, lines.len() as u64 * LINE)?;
+        let mut dst = (self.base + off) as *mut u8;
+        for line in lines {
+            // SAFETY: as in `write_whole_line`: all of the lines lie inside the checked range.
+            unsafe {
+                cpu::stream_line(dst, line.as_ptr().cast());
+                dst = dst.add(LINE as usize);
+            }
+        }
+        Ok(())
+    }
+
     fn start_persist(&mut self) {
         if self.backing == Backing::Blocks {
             // SAFETY: takes no pointers; purely advisory.

@@ -75,6 +75,16 @@ pub trait Media {
         self.write_line(off, u8::MAX, words)
     }
 
+    /// Writes whole lines, one behind the other, from `off` (a multiple of 64) on; `words` are in little-endian order, eight
+    /// for each line.
+    #[inline]
+    fn write_lines(&mut self, off: u64, words: &[u64]) -> io::Result<()> {
+        for (off, line) in (off..).step_by(64).zip(words.as_chunks().0) {
+            self.write_whole_line(off, line)?;
+        }
+        Ok(())
+    }
+
     /// A hint that [`Media::persist`] will be called before long: where writing takes time, it may start now. Promises
     /// nothing.
     fn start_persist(&mut self) {}

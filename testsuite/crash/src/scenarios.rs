@@ -55,6 +55,13 @@ pub const SCENARIOS: &[Scenario] = &[
         walk: anything,
     },
     Scenario {
+        name: "runs",
+        lens: &[1024, 333],
+        log: (8192, 0),
+        run: runs,
+        walk: anything,
+    },
+    Scenario {
         name: "resize",
         lens: &[1000, 300],
         log: (8192, 0),
@@ -219,6 +226,32 @@ fn kv(s: &mut Session, rng: &mut Rng) -> Result<(), JournalError> {
     }
     s.commit()?;
     same(s, &model, |m, b| Kv::walk(m, b));
+    s.close()
+}
+
+/// Changes neighbouring lines, whole and in part, of files one of which ends inside a line; plain commits between others.
+fn runs(s: &mut Session, rng: &mut Rng) -> Result<(), JournalError> {
+    for _ in 0..30 {
+        for _ in 0..1 + rng.below(3) {
+            let file = rng.below(2) as usize;
+            let words = s.len(file) / 8;
+            let from = rng.below(words);
+            let to = words.min(from + 1 + rng.below(40));
+            for word in from..to {
+                s.store(s.base(file) + 8 * word, rng.number());
+            }
+        }
+        match rng.below(4) {
+            0 => s.commit()?,
+            1 => {
+                s.commit_async()?;
+                s.store(s.base(0), rng.number());
+                // Something is pending: this one cannot be plain.
+                s.commit_plainly()?;
+            }
+            _ => s.commit_plainly()?,
+        }
+    }
     s.close()
 }
 

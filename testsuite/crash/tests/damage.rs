@@ -3,7 +3,10 @@
 use vernal_crash::explore::{FilePlace, journal_path, recover_all, uuid};
 use vernal_crash::session::{Session, Setup};
 use vernal_crash::world::{Geometry, Image, SharedWorld, SimMedia, World};
-use vernal_format::{LOG_OFFSET, RecordKey, SLOT_LEN, seal_record, set_len_entry_header};
+use vernal_format::{
+    LOG_OFFSET, MAX_RUN_LINES, RecordKey, SLOT_LEN, run_entry_header, seal_record,
+    set_len_entry_header,
+};
 use vernal_journal::{
     JournalReader, MetaFile, RecordBuilder, RecoveryError, check_home, recover_home,
 };
@@ -217,16 +220,13 @@ fn rewrite(world: &SharedWorld, medium: u16, change: impl Fn(&mut [u8; SLOT_LEN]
 #[test]
 fn a_newer_version_is_an_error_that_names_both() {
     let c = crashed();
-    for medium in [META, JOURNAL] {
+    for (medium, newest) in [(META, "up to 1"), (JOURNAL, "up to 2")] {
         let world = c.world();
         rewrite(&world, medium, |slot| {
             slot[16..20].copy_from_slice(&9u32.to_le_bytes())
         });
         let e = recover_all(&world, &[PLACE]).unwrap_err();
-        assert!(
-            e.contains("format version 9") && e.contains("up to 1"),
-            "{e}"
-        );
+        assert!(e.contains("format version 9") && e.contains(newest), "{e}");
     }
 }
 
@@ -349,7 +349,8 @@ fn a_valid_record_that_says_impossible_things_quarantines_the_journal() {
     let c = crashed();
     let base = load(&c.world()).meta().base_line();
     let line = |line: u64, mask: u64| line << 8 | mask;
-    let cases: [(&str, Vec<u64>, u32); 13] = [
+    let run = |line, count| run_entry_header(line, count);
+    let cases: [(&str, Vec<u64>, u32); 19] = [
         ("zero mask", vec![line(base, 0), 1], 1),
         ("no entry data", vec![line(base, 3), 1], 1),
         ("too many words", vec![line(base, 1), 1, 2], 1),
@@ -379,6 +380,44 @@ fn a_valid_record_that_says_impossible_things_quarantines_the_journal() {
             1,
         ),
         ("nothing, said to be something", vec![], 1),
+        ("run without its words", vec![run(base, 2), 0, 0], 1),
+        (
+            "run that ends in its second line",
+            {
+                let mut words = vec![run(base, 2)];
+                words.resize(1 + 15, 0);
+                words
+            },
+            1,
+        ),
+        (
+            "longest run, of one line",
+            vec![run(base, MAX_RUN_LINES), 0, 0, 0, 0, 0, 0, 0, 0],
+            1,
+        ),
+        (
+            "run with a mask",
+            vec![run(base, 1) | 1, 0, 0, 0, 0, 0, 0, 0, 0],
+            1,
+        ),
+        (
+            "run that begins before the file",
+            {
+                let mut words = vec![run(base - 1, 2)];
+                words.resize(1 + 16, 0);
+                words
+            },
+            1,
+        ),
+        (
+            "run that ends behind the file",
+            {
+                let mut words = vec![run(base + 1023, 2)];
+                words.resize(1 + 16, 0);
+                words
+            },
+            1,
+        ),
     ];
     for (what, payload, entries) in cases {
         let world = c.world();
@@ -396,6 +435,18 @@ fn a_valid_record_that_says_impossible_things_quarantines_the_journal() {
     forge(&c, &world, &[line(base, 1), 0x77], 1);
     recover_all(&world, &[PLACE]).unwrap();
     assert_eq!(world.borrow().content(HOME)[0], 0x77);
+    // A run may go on behind the end of the file, to the end of its place.
+    let world = c.world();
+    let mut words = vec![run(base, 12)];
+    words.extend((0..12 * 8).map(|i| i / 8));
+    words.push(run(base + 1022, 2));
+    words.extend([0x77; 16]);
+    forge(&c, &world, &words, 2);
+    recover_all(&world, &[PLACE]).unwrap();
+    let content: Vec<u8> = (0..8)
+        .flat_map(|i| [i, 0, 0, 0, 0, 0, 0, 0].repeat(8))
+        .collect();
+    assert_eq!(world.borrow().content(HOME), &content[..]);
 }
 
 #[test]

@@ -57,6 +57,7 @@ scenarios! {
     btree "btree"
     kv "kv"
     two_files "two-files"
+    runs "runs"
     resize "resize"
     checkpoint "checkpoint"
     growing_log "growing-log"

@@ -23,6 +23,9 @@ fn golden(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// The version of the journal that is written.
+const CURRENT: &str = "v2";
+
 /// A crash in the middle of a life with every kind of entry: media as they were, and what recovery must make of them.
 fn crashed_life() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let setup = Setup {
@@ -46,10 +49,16 @@ fn crashed_life() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
             5 => s.set_len(0, 333).unwrap(),
             _ => {}
         }
-        if i == 6 {
-            s.commit_async().unwrap()
-        } else {
-            s.commit().unwrap()
+        match i {
+            2 => {
+                // A run of three lines, and one of the other file.
+                for word in 0..24 {
+                    s.store(s.base(0) + 128 + 8 * word, 0x0202_0202_0000_0000 | word);
+                }
+                s.commit_plainly().unwrap();
+            }
+            6 => s.commit_async().unwrap(),
+            _ => s.commit().unwrap(),
         }
     }
     let mut media: Vec<Vec<u8>> = (0..5)
@@ -108,22 +117,30 @@ fn world(media: &[Vec<u8>]) -> SharedWorld {
     world.shared()
 }
 
-#[test]
-fn version_1_is_opened_and_recovers() {
-    let read = |name| std::fs::read_to_string(golden(name)).expect("a golden image");
-    let media = read_image(&read("v1.image"));
-    let expected = read_image(&read("v1.recovered"));
+fn opens_and_recovers(version: &str) {
+    let read = |name: &str| {
+        std::fs::read_to_string(golden(&format!("{version}.{name}"))).expect("a golden image")
+    };
+    let media = read_image(&read("image"));
+    let expected = read_image(&read("recovered"));
     let world = world(&media);
     recover_all(&world, &FILES).unwrap();
     for (file, want) in FILES.iter().zip(&expected) {
-        assert_eq!(world.borrow().content(file.home), want);
+        assert_eq!(world.borrow().content(file.home), want, "{version}");
     }
+}
+
+#[test]
+fn every_version_is_opened_and_recovers() {
+    opens_and_recovers("v1");
+    opens_and_recovers("v2");
 }
 
 #[test]
 fn this_version_writes_what_it_always_wrote() {
     let (media, _) = crashed_life();
-    let golden = std::fs::read_to_string(golden("v1.image")).expect("a golden image");
+    let golden =
+        std::fs::read_to_string(golden(&format!("{CURRENT}.image"))).expect("a golden image");
     assert!(
         write_image(&media) == golden,
         "the bytes on the medium changed: a new format version is due, with a golden image of its own"
@@ -135,6 +152,10 @@ fn this_version_writes_what_it_always_wrote() {
 fn write_golden() {
     let (media, expected) = crashed_life();
     std::fs::create_dir_all(golden("")).unwrap();
-    std::fs::write(golden("v1.image"), write_image(&media)).unwrap();
-    std::fs::write(golden("v1.recovered"), write_image(&expected)).unwrap();
+    std::fs::write(golden(&format!("{CURRENT}.image")), write_image(&media)).unwrap();
+    std::fs::write(
+        golden(&format!("{CURRENT}.recovered")),
+        write_image(&expected),
+    )
+    .unwrap();
 }

@@ -123,7 +123,7 @@ fn records(input: &mut Input<'_>, superblock: &Superblock, journal: &mut [u8]) {
         let mut words = vec![0; HEADER_WORDS];
         for _ in 0..count {
             // Entries for the file, and others.
-            let word = match input.u8() % 4 {
+            let word = match input.u8() % 5 {
                 0 => vernal_format::line_entry_header(
                     superblock
                         .members
@@ -143,6 +143,16 @@ fn records(input: &mut Input<'_>, superblock: &Superblock, journal: &mut [u8]) {
                         .sum(),
                 ),
                 2 => u64::from(input.u16()),
+                3 => {
+                    // A run, with as many words as it needs, or with fewer.
+                    let base = superblock.members.iter().flatten().map(|m| m.base_line);
+                    let (shape, lines) = (input.u8(), u64::from(input.u8() % 24));
+                    let line = base.sum::<u64>() + u64::from(shape >> 2);
+                    words.push(vernal_format::run_entry_header(line, lines + 1).to_le());
+                    let room = if shape & 3 == 0 { 3 } else { 8 * (lines + 1) };
+                    words.extend((0..room).map(|i| (i * 0x0101).to_le()));
+                    continue;
+                }
                 _ => input.u64(),
             };
             words.push(word.to_le());

@@ -310,10 +310,12 @@ impl State {
 /// Takes a commit that failed before its record was written apart again: nothing has changed, everything is still dirty.
 pub(super) fn give_back(engine: &mut Engine, gather: &mut Gather) {
     let staged: Vec<u64> = (engine.builder().entries().flatten())
-        .filter_map(|e| match e {
-            Entry::Line { line, .. } => Some(abi::line_addr(line)),
-            Entry::SetLen { .. } => None,
+        .flat_map(|e| match e {
+            Entry::Line { line, .. } => line..line + 1,
+            Entry::Run { line, words } => line..line + (words.len() / 8) as u64,
+            Entry::SetLen { .. } => 0..0,
         })
+        .map(abi::line_addr)
         .collect();
     engine.abort();
     gather.put_back(staged.into_iter());

@@ -38,9 +38,8 @@ pub(super) fn commit(own: &'static Control) -> Option<Result<(), Box<Error>>> {
     compiler_fence(Ordering::SeqCst);
     let inside = Inside(own);
     // SAFETY: `in_commit` was clear, so this thread does not hold the lock, and there is no other.
-    let mut state = unsafe { STATE.lock() };
+    let state = unsafe { STATE.alone() };
     let result = state.as_mut().and_then(|s| s.commit_plainly(own));
-    drop(state);
     drop(inside);
     result
 }
@@ -84,30 +83,28 @@ impl State {
         let mut hint = 0;
         let builder = engine.builder();
         let all = own.drain_only(|line, count| {
-            gather.take_plainly(line, count, &mut hint, |line, words| {
-                builder.push_whole_line(abi::line_of(line), words);
+            gather.take_plainly(line, count, &mut hint, |line, lines| {
+                builder.push_run(abi::line_of(line), lines);
             })
         });
+        inject::point(Site::CommitStaged);
+        let (bytes, lines) = (builder.record_bytes(), builder.line_count() as u64);
+        let flushes = engine.journal().media().flushes();
         // A full journal is recycled, or grows: the general pipeline knows what to do when that fails.
-        if !all || !engine.has_room() {
+        let done = if all && lines != 0 {
+            engine.commit_runs()
+        } else {
+            None
+        };
+        let Some(done) = done else {
             give_back(engine, gather);
             return None;
-        }
-        inject::point(Site::CommitStaged);
-        let (bytes, lines) = (
-            engine.builder().record_bytes(),
-            engine.builder().entry_count(),
-        );
-        self.stats.lines += lines as u64;
-        self.stats.lines_changed += lines as u64;
-        if lines == 0 {
-            self.stats.empty += 1;
-            return Some(Ok(()));
-        }
-        let flushes = engine.journal().media().flushes();
-        if let Err(e) = engine.commit() {
+        };
+        if let Err(e) = done {
             return Some(Err(failed(engine, gather, path, e)));
         }
+        self.stats.lines += lines;
+        self.stats.lines_changed += lines;
         self.stats.commits += 1;
         self.stats.bytes += bytes;
         self.stats.flushes += engine.journal().media().flushes() - flushes;

@@ -15,7 +15,7 @@ use crate::gate;
 use crate::thread::{self, Control};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use vernal_sys::{Media, mem};
+use vernal_sys::{Media, mem, os};
 
 static ABORT_PENDING: AtomicBool = AtomicBool::new(false);
 static EPOCH: AtomicU64 = AtomicU64::new(0);
@@ -53,13 +53,29 @@ pub fn tx_begin() -> Result<(), Error> {
     Ok(())
 }
 
+/// [`tx_begin`] for `own`, this thread's block, in the process' only thread: `false`, and nothing has happened, when there are
+/// others or this is a forked child.
+#[inline]
+pub fn tx_begin_plainly(own: &Control) -> bool {
+    os::single_threaded() && !FORKED.load(Ordering::Relaxed) && gate::enter_alone(own)
+}
+
+/// [`tx_commit`] for `own`, this thread's block, where the plain commit does it; `None`, and nothing has happened: it does not.
+#[inline]
+pub fn tx_commit_plainly(own: &'static Control) -> Option<Result<(), Box<Error>>> {
+    let done = plain::commit(own);
+    if done.is_some() {
+        gate::leave();
+    }
+    done
+}
+
 /// Ends the transaction and makes it durable, with whatever else is uncommitted.
 #[inline]
 pub fn tx_commit() -> Result<(), Error> {
     if let Some(own) = thread::known()
-        && let Some(done) = plain::commit(own)
+        && let Some(done) = tx_commit_plainly(own)
     {
-        gate::leave();
         return done.map_err(|e| *e);
     }
     end(|s, own, mine| {

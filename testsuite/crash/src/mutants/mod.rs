@@ -6,6 +6,7 @@
 mod compiler;
 mod direct;
 mod heap;
+mod runs;
 mod runtime;
 mod table;
 
@@ -15,11 +16,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The mutants of every run: of the journal and its formats, of the direct mode, of the runtime, of the heap, of the compiler
+/// The mutants of every run: of the journal, its records and formats, of the direct mode, of the runtime, of the heap, of the compiler
 /// pass.
 pub fn usual() -> impl Iterator<Item = &'static Mutant> {
     [
         table::MUTANTS,
+        runs::MUTANTS,
         direct::MUTANTS,
         runtime::MUTANTS,
         heap::MUTANTS,

@@ -141,9 +141,9 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "the plain commit leaves the shadow byte set",
         edits: &[Edit {
-            file: "runtime/snapshot/src/commit.rs",
-            search: "            shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);\n            compiler_fence",
-            replace: "            compiler_fence",
+            file: "runtime/snapshot/src/commit/whole.rs",
+            search: "        clear_shadow(line, count);\n",
+            replace: "        let _ = clear_shadow;\n",
         }],
         test: PLAIN,
     },
@@ -151,14 +151,14 @@ pub const MUTANTS: &[Mutant] = &[
         name: "the plain commit clears the shadow byte after it has read the line",
         edits: &[
             Edit {
-                file: "runtime/snapshot/src/commit.rs",
-                search: "            shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);\n            compiler_fence",
-                replace: "            compiler_fence",
+                file: "runtime/snapshot/src/commit/whole.rs",
+                search: "        clear_shadow(line, count);\n",
+                replace: "",
             },
             Edit {
-                file: "runtime/snapshot/src/commit.rs",
-                search: "            line += abi::LINE_SIZE;\n        }\n        true\n",
-                replace: "            for _ in 0..100 {\n                std::hint::spin_loop();\n            }\n            shadow(line).store(abi::SHADOW_CLEAN, Ordering::Relaxed);\n            line += abi::LINE_SIZE;\n        }\n        true\n",
+                file: "runtime/snapshot/src/commit/whole.rs",
+                search: "        stage(line, lines);\n        true\n",
+                replace: "        stage(line, lines);\n        for _ in 0..100 {\n            std::hint::spin_loop();\n        }\n        clear_shadow(line, count);\n        true\n",
             },
         ],
         test: PLAIN,

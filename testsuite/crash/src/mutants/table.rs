@@ -257,13 +257,13 @@ pub const MUTANTS: &[Mutant] = &[
         }
     }
 
-    /// Whether what is staged fits"##,
+    /// Stages a new length."##,
             replace: r##"            let _ = line;
             *home
         }
     }
 
-    /// Whether what is staged fits"##,
+    /// Stages a new length."##,
         }],
         test: ABORT,
     },
