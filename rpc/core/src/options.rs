@@ -7,8 +7,58 @@ use vernal_heap::walk::KnownTypes;
 
 /// The types that the compiler described to this program, for checking what peers pass.
 pub fn program_types() -> Arc<KnownTypes> {
-    let all = vernal_pool::program::all();
-    Arc::new(KnownTypes::new(all.iter().map(|t| &t.desc)))
+    vernal_pool::program::known()
+}
+
+/// The types that one side verifies by.
+#[derive(Debug, Clone)]
+pub(crate) enum Types {
+    /// These.
+    Given(Arc<KnownTypes>),
+    /// Those of the program: new ones come while channels and connections are open.
+    Program,
+}
+
+impl From<&Option<Arc<KnownTypes>>> for Types {
+    fn from(given: &Option<Arc<KnownTypes>>) -> Types {
+        given.clone().map_or(Types::Program, Types::Given)
+    }
+}
+
+/// Something that was made for the types of some moment.
+pub(crate) struct Made<T> {
+    generation: u64,
+    pub(crate) value: T,
+}
+
+impl Types {
+    #[inline]
+    fn generation(&self) -> u64 {
+        match self {
+            Types::Given(_) => 0,
+            Types::Program => vernal_pool::program::generation(),
+        }
+    }
+
+    /// What was made for the types as they are, or made anew.
+    #[inline]
+    pub(crate) fn current<T>(
+        &self,
+        known: Option<Made<T>>,
+        make: impl FnOnce(Arc<KnownTypes>) -> T,
+    ) -> Made<T> {
+        let generation = self.generation();
+        match known {
+            Some(made) if made.generation == generation => made,
+            _ => Made {
+                generation,
+                value: make(match self {
+                    Types::Given(types) => Arc::clone(types),
+                    Types::Program => program_types(),
+                }),
+            },
+        }
+    }
 }
 
 /// How far a receiver trusts what a peer passes by pointer.

@@ -135,6 +135,19 @@ int vn_migrate(const char *type_name, void (*fn)(const void *old_obj, size_t old
 /* For compiled code: the types of a module. */
 void __vernal_register_types(const struct vn_type *const *start, const struct vn_type *const *stop);
 
+/* For languages that promise more of a type's values than its descriptor says: what verifying demands besides. */
+#define VN_DEMAND_NOT_NULL 0 /* the pointer at `offset` is never null */
+#define VN_DEMAND_ONE_OF 1   /* the integer of `size` bytes at `offset` is one of `values` */
+#define VN_DEMAND_TARGET 2   /* the pointer at `offset` leads to the type with the id `values[0]`, whatever else has its name */
+struct vn_demand {
+  uint64_t offset;
+  uint32_t size;
+  uint32_t kind;
+  size_t count; /* of values */
+  const uint64_t *values;
+};
+int __vernal_demand(const struct vn_type *type, const struct vn_demand *demands, size_t count);
+
 #ifdef __cplusplus
 }
 #endif

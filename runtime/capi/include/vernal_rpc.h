@@ -86,6 +86,13 @@ int vn_rpc_serve_type(vn_rpc_channel *channel, uint32_t method, const struct vn_
                       vn_rpc_handler handler, void *arg);
 #define vn_rpc_serve(channel, method, Argument, Reply, handler, arg) \
   vn_rpc_serve_type((channel), (method), vn_type_of(Argument), vn_type_of(Reply), (handler), (arg))
+/* The same, for languages that own what `arg` points to: drop(arg) is called once, when no thread runs the handler and none will;
+ * also if this fails. */
+int vn_rpc_serve_owned(vn_rpc_channel *channel, uint32_t method, const struct vn_type *argument, const struct vn_type *reply,
+                       vn_rpc_handler handler, void *arg, void (*drop)(void *arg));
+/* Takes clients over TCP, too, at `at`: "127.0.0.1:7000", port 0 for any. What they connect to is written to `address`, if it is
+ * not NULL. With a token of 1 to 256 bytes nobody connects without it. The channel's mode does not apply: see docs/trust.md. */
+int vn_rpc_listen_tcp(vn_rpc_channel *channel, const char *at, const void *token, size_t token_len, char *address, size_t room);
 /* Serves clients on this thread, until vn_rpc_shutdown. */
 int vn_rpc_run(vn_rpc_channel *channel);
 /* From any thread or handler: new calls are refused, those that run may end within `grace_ms`; then vn_rpc_run returns. */
@@ -100,6 +107,9 @@ const void *vn_rpc_argument(const vn_rpc_call *call);
 const void *vn_rpc_argument_bytes(const vn_rpc_call *call, size_t *len);
 int vn_rpc_argument_passed(const vn_rpc_call *call);
 int64_t vn_rpc_caller_uid(const vn_rpc_call *call); /* as the kernel says; -1: on another host */
+int64_t vn_rpc_caller_gid(const vn_rpc_call *call);
+int64_t vn_rpc_caller_pid(const vn_rpc_call *call);
+int64_t vn_rpc_time_left(const vn_rpc_call *call);  /* nanoseconds until the caller gives up; -1: it has no deadline */
 int vn_rpc_is_cancelled(vn_rpc_call *call);         /* nobody waits for the reply any more */
 /* The heap that objects of replies to this client come from. */
 vn_pool *vn_rpc_reply_heap(const vn_rpc_call *call);
@@ -111,13 +121,31 @@ int vn_rpc_set_bytes(vn_rpc_call *call, const void *bytes, size_t len);
 /* Sends what was set as an item of a stream, and waits while the client has enough before it. The stream ends when the handler
  * returns 0 without having set anything more. */
 int vn_rpc_send_item(vn_rpc_call *call);
+/* The answer is a stream, also if no item is sent: a handler that returns 0 and has done neither answers with no bytes. */
+void vn_rpc_is_stream(vn_rpc_call *call);
 /* Fails the call with a code of the application and a text. */
 int vn_rpc_fail(vn_rpc_call *call, uint32_t code, const char *text);
+/* What kind of failure a call ended with. */
+#define VN_RPC_UNKNOWN_METHOD 1
+#define VN_RPC_BAD_ARGUMENT 2
+#define VN_RPC_CANCELLED 4
+#define VN_RPC_SHUTTING_DOWN 5
+#define VN_RPC_BUSY 6
+#define VN_RPC_INTERNAL 7
+#define VN_RPC_APPLICATION 8 /* it has a code of the application */
+/* Fails the call with one of these but the last, and a text. */
+int vn_rpc_fail_as(vn_rpc_call *call, uint32_t kind, const char *text);
 
 /* ---- Clients ---- */
 
-/* Connects to the server that has the name. */
+/* Connects to the server that has the name, or to tcp://host:port/name on another host. */
 vn_rpc_conn *vn_rpc_connect(const char *name, const struct vn_rpc_options *options);
+/* The same, to a server that listens with a token. */
+vn_rpc_conn *vn_rpc_connect_with_token(const char *name, const void *token, size_t token_len, const struct vn_rpc_options *options);
+/* Who serves, as the kernel says; -1: on another host. */
+int64_t vn_rpc_server_uid(const vn_rpc_conn *conn);
+int64_t vn_rpc_server_gid(const vn_rpc_conn *conn);
+int64_t vn_rpc_server_pid(const vn_rpc_conn *conn);
 /* Ends the connection when its last reply, stream and pending call is released, too. */
 void vn_rpc_disconnect(vn_rpc_conn *conn);
 int vn_rpc_is_open(const vn_rpc_conn *conn);
@@ -135,6 +163,9 @@ int vn_rpc_reply_passed(const vn_rpc_reply *reply);
 void vn_rpc_release(vn_rpc_reply *reply);
 /* The number that the handler failed with; 0: the last failure of this thread was another one. */
 uint32_t vn_rpc_remote_code(void);
+/* What kind it was, VN_RPC_UNKNOWN_METHOD to VN_RPC_APPLICATION, and its text, until the next failure. */
+uint32_t vn_rpc_remote_kind(void);
+const char *vn_rpc_remote_text(void);
 
 /* Calls and does not wait; as many calls as there are slots may be under way. */
 vn_rpc_pending *vn_rpc_start_type(const vn_rpc_conn *conn, uint32_t method, vn_rpc_arg arg, const struct vn_type *reply, uint32_t timeout_ms);
@@ -146,11 +177,16 @@ void vn_rpc_cancel(vn_rpc_pending *pending); /* frees it; the server is told */
 /* For event loops. 1: `*reply` is there. 0: not yet, wake(arg) is called once when it may be. Negative: it failed. After 1 or an
  * error only vn_rpc_cancel is left. */
 int vn_rpc_poll(vn_rpc_pending *pending, void (*wake)(void *arg), void *arg, vn_rpc_reply **reply);
+/* The same, for languages that own what `arg` points to: drop(arg) is called once, when nothing will call wake(arg) any more. That
+ * may be after vn_rpc_cancel. */
+int vn_rpc_poll_owned(vn_rpc_pending *pending, void (*wake)(void *arg), void (*drop)(void *arg), void *arg, vn_rpc_reply **reply);
 
 /* A method that answers with a stream. */
 vn_rpc_stream *vn_rpc_stream_type(const vn_rpc_conn *conn, uint32_t method, vn_rpc_arg arg, const struct vn_type *item, uint32_t timeout_ms);
 /* The next item. NULL with vernal_last_error_code() 0: the stream has ended well. */
 vn_rpc_reply *vn_rpc_next(vn_rpc_stream *stream);
+/* The next item, without waiting, as vn_rpc_poll_owned; 2: the stream has ended well. */
+int vn_rpc_poll_next(vn_rpc_stream *stream, void (*wake)(void *arg), void (*drop)(void *arg), void *arg, vn_rpc_reply **reply);
 void vn_rpc_stream_close(vn_rpc_stream *stream);
 
 #ifdef __cplusplus

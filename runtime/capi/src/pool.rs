@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
+use vernal_heap::walk::Demand;
 use vernal_pool::program::VnType;
 use vernal_pool::{Error, OpenOptions, Pool, capi, tx};
 use vernal_snapshot::{runtime, thread};
@@ -504,4 +505,67 @@ pub unsafe extern "C" fn __vernal_register_types(
 ) {
     // SAFETY: the caller's promise.
     unsafe { vernal_pool::program::register(start, stop) };
+}
+
+/// `struct vn_demand` of `vernal_pool.h`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct VnDemand {
+    offset: u64,
+    size: u32,
+    kind: u32,
+    count: usize,
+    values: *const u64,
+}
+
+/// What values of a type have to be besides what its descriptor says. See `vernal_pool.h`.
+///
+/// # Safety
+///
+/// `ty` is NULL or what the compiler emitted; `demands` points to `count` structures, whose values are as many as they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __vernal_demand(
+    ty: *const VnType,
+    demands: *const VnDemand,
+    count: usize,
+) -> c_int {
+    /// The slice that C gave.
+    ///
+    /// # Safety
+    ///
+    /// `at` points to `count` values, or `count` is 0.
+    unsafe fn slice<'a, T>(at: *const T, count: usize) -> &'a [T] {
+        match count == 0 || at.is_null() {
+            true => &[],
+            // SAFETY: the caller's promise.
+            false => unsafe { std::slice::from_raw_parts(at, count) },
+        }
+    }
+    // SAFETY: the caller's promise.
+    let given = unsafe { slice(demands, count) };
+    let mut list = Vec::with_capacity(given.len());
+    for d in given {
+        // SAFETY: the caller's promise.
+        let values = unsafe { slice(d.values, d.count) };
+        list.push(match (d.kind, values) {
+            (0, []) => Demand::NotNull { offset: d.offset },
+            (1, values) => Demand::OneOf {
+                offset: d.offset,
+                size: d.size,
+                values: values.to_vec(),
+            },
+            (2, [id]) => Demand::Target {
+                offset: d.offset,
+                id: *id,
+            },
+            _ => {
+                return fail(&invalid(format!(
+                    "__vernal_demand: kind {} with {} values is none",
+                    d.kind, d.count
+                )));
+            }
+        });
+    }
+    // SAFETY: the caller's promise.
+    status(unsafe { vernal_pool::program::demand(ty, list) })
 }

@@ -3,8 +3,8 @@
 mod client;
 mod server;
 
-use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use vernal_pool::capi;
 use vernal_pool::program::{VnType, lookup};
 use vernal_rpc_core::registry::Puddled;
 use vernal_rpc_core::shm::Shm;
+use vernal_rpc_core::tcp::Tcp;
 use vernal_rpc_core::{
     Body, ChannelOptions, Code, ConnectOptions, Error, Passed, TEXT_MAX, Trust, WaitPolicy,
 };
@@ -20,8 +21,21 @@ const PLAIN: u32 = 1;
 const SPIN: u32 = 2;
 const BLOCK: u32 = 4;
 
+/// Bytes of the options that every version has.
+const OPTIONS_MIN: usize = 40;
+/// The kind of a failure that has a code of the application; the others have the numbers that travel.
+const APPLICATION: u32 = 8;
+
+/// What the other side said of the last failure of this thread.
+#[derive(Default)]
+struct Remote {
+    kind: u32,
+    code: u32,
+    text: Option<CString>,
+}
+
 std::thread_local! {
-    static REMOTE: Cell<u32> = const { Cell::new(0) };
+    static REMOTE: RefCell<Remote> = const { RefCell::new(Remote { kind: 0, code: 0, text: None }) };
 }
 
 /// `struct vn_rpc_options` of `vernal_rpc.h`. Fields that are 0 have their usual value.
@@ -70,11 +84,20 @@ fn code(e: &Error) -> c_int {
 fn fail(e: &Error) -> c_int {
     let code = code(e);
     let remote = match e {
-        Error::Remote { failure, .. } => match failure.code {
-            Code::Application(n) => n,
-            _ => 0,
-        },
-        _ => 0,
+        Error::Remote { failure, .. } => {
+            let (kind, code) = match failure.code {
+                Code::Application(n) => (APPLICATION, n),
+                other => (other.to_wire(), 0),
+            };
+            // A text that a peer sent may hold anything.
+            let text = CString::new(failure.text.replace('\0', "\u{fffd}"));
+            Remote {
+                kind,
+                code,
+                text: text.ok(),
+            }
+        }
+        _ => Remote::default(),
     };
     REMOTE.set(remote);
     crate::remember_as(code, &e.to_string());
@@ -125,12 +148,22 @@ unsafe fn given(
     }
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(name) };
-    let options = match options.is_null() {
-        true => VnRpcOptions::default(),
-        // SAFETY: the caller's promise.
-        false => unsafe { *options },
-    };
-    let known = options.size == 0 || options.size as usize == size_of::<VnRpcOptions>();
+    let mut given = VnRpcOptions::default();
+    let mut known = true;
+    if !options.is_null() {
+        // SAFETY: the caller's promise: at least the size is there.
+        let size = match unsafe { (*options).size } as usize {
+            0 => size_of::<VnRpcOptions>(),
+            size => size,
+        };
+        known = (OPTIONS_MIN..=size_of::<VnRpcOptions>()).contains(&size);
+        let len = size.min(size_of::<VnRpcOptions>());
+        // SAFETY: the structure has as many bytes as it says; what an older program does not know stays zero.
+        unsafe {
+            std::ptr::copy_nonoverlapping(options.cast::<u8>(), (&raw mut given).cast::<u8>(), len);
+        }
+    }
+    let options = given;
     if !known || options.flags & !(PLAIN | SPIN | BLOCK) != 0 {
         return Err(invalid(
             format!(
@@ -216,6 +249,39 @@ fn shm() -> Result<Shm, Error> {
     Ok(shm.insert(Shm::new(Arc::new(puddled))).clone())
 }
 
+/// A secret of TCP, or none.
+///
+/// # Safety
+///
+/// `token` points to `len` bytes, or `len` is 0.
+unsafe fn tcp(token: *const c_void, len: usize) -> Result<Tcp, Error> {
+    if token.is_null() || len == 0 {
+        return Ok(Tcp::new());
+    }
+    // SAFETY: the caller's promise.
+    Tcp::with_token(unsafe { std::slice::from_raw_parts(token.cast(), len) })
+}
+
+/// A number of a peer, as C has it: -1 if it is on another host.
+fn number(n: Option<u32>) -> i64 {
+    n.map_or(-1, i64::from)
+}
+
+/// A text that C gave.
+///
+/// # Safety
+///
+/// `text` is NULL or a NUL-terminated string.
+unsafe fn text_of(text: *const c_char) -> String {
+    match text.is_null() {
+        true => String::new(),
+        // SAFETY: the caller's promise.
+        false => unsafe { CStr::from_ptr(text) }
+            .to_string_lossy()
+            .into_owned(),
+    }
+}
+
 /// The id of a type that the compiler emitted; `None` for NULL: plain bytes.
 ///
 /// # Safety
@@ -284,5 +350,18 @@ fn passed(passed: Passed) -> c_int {
 /// The application's code of this thread's last failed call. See `vernal_rpc.h`.
 #[unsafe(no_mangle)]
 pub extern "C" fn vn_rpc_remote_code() -> u32 {
-    REMOTE.get()
+    REMOTE.with_borrow(|r| r.code)
+}
+
+/// What kind of failure that was. See `vernal_rpc.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn vn_rpc_remote_kind() -> u32 {
+    REMOTE.with_borrow(|r| r.kind)
+}
+
+/// Its text. See `vernal_rpc.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn vn_rpc_remote_text() -> *const c_char {
+    // It stays where it is until this thread's next failure.
+    REMOTE.with_borrow(|r| r.text.as_ref().map_or(c"".as_ptr(), |t| t.as_ptr()))
 }

@@ -13,9 +13,9 @@ use syn::{
 /// The implementation of `Persist` for `input`.
 pub fn persist(input: &DeriveInput) -> Result<TokenStream> {
     let options = Options::of(input)?;
-    let (shape, collect) = match &input.data {
+    let body = match &input.data {
         Data::Struct(data) => structure(input, &options, data)?,
-        Data::Enum(data) => (enumeration(input, &options, data)?, TokenStream::new()),
+        Data::Enum(data) => enumeration(input, &options, data)?,
         Data::Union(_) => {
             return Err(Error::new_spanned(
                 &input.ident,
@@ -39,15 +39,7 @@ pub fn persist(input: &DeriveInput) -> Result<TokenStream> {
                 #name
             }
 
-            fn shape() -> ::vernal::layout::Shape {
-                #shape
-            }
-
-            fn collect(types: &mut ::vernal::layout::Collector) {
-                if types.enter::<Self>() {
-                    #collect
-                }
-            }
+            #body
 
             #descriptor
         }
@@ -172,11 +164,7 @@ fn name(input: &DeriveInput, options: &Options) -> TokenStream {
     quote!(::vernal::layout::generic_name(#base, &[#(#arguments),*]))
 }
 
-fn structure(
-    input: &DeriveInput,
-    options: &Options,
-    data: &DataStruct,
-) -> Result<(TokenStream, TokenStream)> {
+fn structure(input: &DeriveInput, options: &Options, data: &DataStruct) -> Result<TokenStream> {
     if let Some(packed) = &options.packed {
         return Err(Error::new_spanned(
             packed,
@@ -196,6 +184,7 @@ fn structure(
         ));
     }
     let (mut members, mut collects) = (Vec::new(), Vec::new());
+    let (mut demands, mut valid, mut types) = (Vec::new(), Vec::new(), Vec::new());
     let mut errors: Option<Error> = None;
     for (index, field) in data.fields.iter().enumerate() {
         if let Err(e) = fields::check(&field.ty) {
@@ -218,12 +207,41 @@ fn structure(
             ::vernal::layout::member::<#ty>(#text, ::std::mem::offset_of!(Self, #place))
         });
         collects.push(quote_spanned! {ty.span()=> <#ty as ::vernal::Persist>::collect(types); });
+        demands.push(quote_spanned! {ty.span()=>
+            <#ty as ::vernal::Persist>::demand(at + ::std::mem::offset_of!(Self, #place) as u64, demands);
+        });
+        valid.push(quote_spanned! {ty.span()=>
+            ::vernal::layout::is_valid_field::<#ty>(bytes, ::std::mem::offset_of!(Self, #place))
+        });
+        types.push(ty);
     }
     if let Some(errors) = errors {
         return Err(errors);
     }
-    let shape = quote!(::vernal::layout::record::<Self>(::std::vec![#(#members),*]));
-    Ok((shape, quote!(#(#collects)*)))
+    Ok(quote! {
+        fn shape() -> ::vernal::layout::Shape {
+            ::vernal::layout::record::<Self>(::std::vec![#(#members),*])
+        }
+
+        fn collect(types: &mut ::vernal::layout::Collector) {
+            if types.enter::<Self>() {
+                #(#collects)*
+            }
+        }
+
+        fn demand(at: u64, demands: &mut ::vernal::layout::Demands) {
+            #(#demands)*
+        }
+
+        const PLAIN: bool = true #(&& <#types as ::vernal::Persist>::PLAIN)*;
+        // As many bytes as its fields have together.
+        const DENSE: bool = 0 #(+ ::std::mem::size_of::<#types>())* == ::std::mem::size_of::<Self>()
+            #(&& <#types as ::vernal::Persist>::DENSE)*;
+
+        fn is_valid(bytes: &[u8]) -> bool {
+            bytes.len() == ::std::mem::size_of::<Self>() #(&& #valid)*
+        }
+    })
 }
 
 fn enumeration(input: &DeriveInput, options: &Options, data: &DataEnum) -> Result<TokenStream> {
@@ -247,7 +265,25 @@ fn enumeration(input: &DeriveInput, options: &Options, data: &DataEnum) -> Resul
         ));
     }
     let variants = data.variants.iter().map(|v| &v.ident);
+    let values = quote!(&[#(Self::#variants as i128),*]);
     Ok(quote! {
-        ::vernal::layout::enumeration::<Self>(&[#(Self::#variants as i128),*])
+        fn shape() -> ::vernal::layout::Shape {
+            ::vernal::layout::enumeration::<Self>(#values)
+        }
+
+        fn collect(types: &mut ::vernal::layout::Collector) {
+            types.enter::<Self>();
+        }
+
+        fn demand(at: u64, demands: &mut ::vernal::layout::Demands) {
+            demands.one_of::<Self>(at, #values);
+        }
+
+        const PLAIN: bool = true;
+        const DENSE: bool = true;
+
+        fn is_valid(bytes: &[u8]) -> bool {
+            bytes.len() == ::std::mem::size_of::<Self>() && ::vernal::layout::is_listed(bytes, #values)
+        }
     })
 }

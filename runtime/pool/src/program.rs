@@ -1,8 +1,10 @@
 //! The types of the running program, as its compiled modules register them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
 use vernal_format::types::TypeDesc;
+use vernal_heap::walk::{Demand, KnownTypes};
 
 use crate::Error;
 
@@ -32,7 +34,12 @@ pub struct ProgramType {
 #[derive(Default)]
 struct Types {
     by_place: HashMap<usize, Arc<ProgramType>>,
+    /// What values have to be besides what their descriptors say, by the ids of their types.
+    demands: HashMap<u64, Vec<Demand>>,
 }
+
+/// Changes with every type and demand that is taken in: programs load modules, and types of generic code are made at first use.
+static GENERATION: AtomicU64 = AtomicU64::new(1);
 
 static TYPES: LazyLock<RwLock<Types>> = LazyLock::new(RwLock::default);
 
@@ -92,7 +99,30 @@ pub unsafe fn lookup(place: *const VnType) -> Result<Arc<ProgramType>, Error> {
     let new = Arc::new(unsafe { read(place) }?);
     let mut types = TYPES.write().unwrap_or_else(|e| e.into_inner());
     types.by_place.insert(place as usize, Arc::clone(&new));
+    GENERATION.fetch_add(1, Ordering::Release);
     Ok(new)
+}
+
+/// Demands more of the values of a type than its descriptor says.
+///
+/// # Safety
+///
+/// As for [`lookup`].
+pub unsafe fn demand(place: *const VnType, demands: Vec<Demand>) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    let id = unsafe { lookup(place) }?.desc.id();
+    let mut types = TYPES.write().unwrap_or_else(|e| e.into_inner());
+    let known = types.demands.entry(id).or_default();
+    let before = known.len();
+    for demand in demands {
+        if !known.contains(&demand) {
+            known.push(demand);
+        }
+    }
+    if known.len() > before {
+        GENERATION.fetch_add(1, Ordering::Release);
+    }
+    Ok(())
 }
 
 /// Takes in the types of a module; called by its constructor. A descriptor that cannot be read is refused when an object of
@@ -120,8 +150,38 @@ pub fn all() -> Vec<Arc<ProgramType>> {
     types.by_place.values().cloned().collect()
 }
 
+/// Changes when [`known`] does.
+#[inline]
+pub fn generation() -> u64 {
+    GENERATION.load(Ordering::Acquire)
+}
+
+/// Every type of the program with what is demanded of its values, for checking what others pass. Made once for a generation.
+pub fn known() -> Arc<KnownTypes> {
+    static MADE: Mutex<Option<(u64, Arc<KnownTypes>)>> = Mutex::new(None);
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Before the types are read: what comes meanwhile counts as new.
+    let now = generation();
+    if let Some((generation, known)) = &*made
+        && *generation == now
+    {
+        return Arc::clone(known);
+    }
+    let all = all();
+    let mut known = KnownTypes::new(all.iter().map(|t| &t.desc));
+    let types = TYPES.read().unwrap_or_else(|e| e.into_inner());
+    for (id, demands) in &types.demands {
+        known.require(*id, demands);
+    }
+    drop(types);
+    let known = Arc::new(known);
+    *made = Some((now, Arc::clone(&known)));
+    known
+}
+
 /// Forgets every type: a module that is unloaded takes its descriptors away.
 pub fn forget_all() {
     let mut types = TYPES.write().unwrap_or_else(|e| e.into_inner());
     types.by_place.clear();
+    GENERATION.fetch_add(1, Ordering::Release);
 }

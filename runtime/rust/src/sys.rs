@@ -30,6 +30,23 @@ pub(crate) struct VnType {
 
 const _: () = assert!(size_of::<VnType>() == 24);
 
+pub(crate) const VN_DEMAND_NOT_NULL: u32 = 0;
+pub(crate) const VN_DEMAND_ONE_OF: u32 = 1;
+pub(crate) const VN_DEMAND_TARGET: u32 = 2;
+
+/// What a peer's values have to be (`struct vn_demand`).
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct VnDemand {
+    pub offset: u64,
+    pub size: u32,
+    pub kind: u32,
+    pub count: usize,
+    pub values: *const u64,
+}
+
+const _: () = assert!(size_of::<VnDemand>() == 32);
+
 /// Counters since the process started (`vernal_stats`).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -91,4 +108,9 @@ unsafe extern "C" {
     pub(crate) fn vn_tx_commit_async() -> i64;
     pub(crate) fn vn_tx_add(at: *const c_void, len: usize) -> c_int;
     pub(crate) fn __vernal_register_types(start: *const *const VnType, stop: *const *const VnType);
+    pub(crate) fn __vernal_demand(
+        ty: *const VnType,
+        demands: *const VnDemand,
+        count: usize,
+    ) -> c_int;
 }

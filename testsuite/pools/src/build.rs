@@ -85,7 +85,7 @@ impl Program {
                 "rust-pool",
                 Profile::Release,
             ),
-            Kind::PlainCargo => plain_cargo(tools, &here().join("rust-pool"), "rust-pool"),
+            Kind::PlainCargo => rust::plain(tools, &here().join("rust-pool"), "rust-pool"),
         }
     }
 }
@@ -109,21 +109,4 @@ pub fn compile(tools: &Tools, source: &Path, flags: &[&str], name: &str) -> Resu
         .arg("-o")
         .arg(&executable))?;
     Ok(executable)
-}
-
-/// Builds a package with the cargo of the path, without any instrumentation.
-pub fn plain_cargo(tools: &Tools, folder: &Path, name: &str) -> Result<PathBuf> {
-    let target = tools.work.join("cargo-plain");
-    let mut command = Command::new("cargo");
-    command.current_dir(folder).arg("build");
-    // Set by the cargo that may have started us; the package is none of that workspace.
-    for (variable, _) in std::env::vars_os() {
-        if variable.to_string_lossy().starts_with("CARGO_") && variable != "CARGO_HOME" {
-            command.env_remove(&variable);
-        }
-    }
-    run(command
-        .env("CARGO_TARGET_DIR", &target)
-        .env("VERNAL_LIBDIR", &tools.bin))?;
-    Ok(target.join("debug").join(name))
 }

@@ -2,12 +2,13 @@
 //! `check`.
 
 use crate::Result;
-use crate::build::{compile, here, plain_cargo};
+use crate::build::{compile, here};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use vernal_programs::attack::{Data, Story};
 use vernal_programs::check::Random;
+use vernal_programs::rust::plain;
 use vernal_programs::tools::Tools;
 
 /// One example.
@@ -79,7 +80,7 @@ impl Example {
                 &["-O2"],
                 &format!("pool-{}", self.name),
             ),
-            None => plain_cargo(tools, &folder.join(self.name), self.name),
+            None => plain(tools, &folder.join(self.name), self.name),
         }
     }
 

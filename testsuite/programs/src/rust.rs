@@ -40,6 +40,23 @@ pub fn build(tools: &Tools, folder: &Path, name: &str, profile: Profile) -> Resu
     Ok(target.join("vernal").join(output).join(name))
 }
 
+/// Builds a package with the cargo of the path, without any instrumentation.
+pub fn plain(tools: &Tools, folder: &Path, name: &str) -> Result<PathBuf> {
+    let target = tools.work.join("cargo-plain");
+    let mut command = Command::new("cargo");
+    command.current_dir(folder).arg("build");
+    // Set by the cargo that may have started us; the package is none of that workspace.
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("CARGO_") && variable != "CARGO_HOME" {
+            command.env_remove(&variable);
+        }
+    }
+    run(command
+        .env("CARGO_TARGET_DIR", &target)
+        .env("VERNAL_LIBDIR", &tools.bin))?;
+    Ok(target.join("debug").join(name))
+}
+
 /// The arena program.
 pub fn arena(tools: &Tools, profile: Profile) -> Result<PathBuf> {
     build(tools, &tools.here.join("rust-arena"), "rust-arena", profile)

@@ -17,7 +17,6 @@ use super::segment::Held;
 use crate::Error;
 use crate::inject;
 use crate::options::ConnectOptions;
-use crate::options::program_types;
 use crate::registry::{ConnGrant, Registry, Scope};
 use crate::transport::{Dial, Endpoint, Peer};
 use vernal_heap::walk::Budget;
@@ -132,7 +131,7 @@ impl Dial for Shm {
                 objects: options.max_objects,
                 bytes: options.max_bytes,
             },
-            types: options.types.clone().unwrap_or_else(program_types),
+            types: (&options.types).into(),
         };
         let heaps = Heaps::new(&lease, None, limits, &theirs.held);
         endpoint(lease, peer, &own, &theirs, heaps)

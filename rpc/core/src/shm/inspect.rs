@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use vernal_heap::walk::{Arena, Budget, Examiner, KnownTypes};
+use vernal_heap::walk::{Arena, Budget, Examiner};
 use vernal_pool::foreign::ForeignHeap;
 
 use super::link::Limits;
+use crate::options::{Made, Types};
 
 /// Arenas that are kept for later, and the largest of them.
 const KEEP: usize = 8;
@@ -13,10 +14,10 @@ const KEEP_BYTES: usize = 1 << 20;
 
 /// What examines the graphs of one peer; several threads can at once.
 pub(super) struct Inspector {
-    types: Arc<KnownTypes>,
+    types: Types,
     budget: Budget,
     /// Each has learned what the peer's types are.
-    examiners: Mutex<Vec<Examiner>>,
+    examiners: Mutex<Vec<Made<Examiner>>>,
     arenas: Mutex<Vec<Arena>>,
 }
 
@@ -29,7 +30,7 @@ pub(super) struct Copies {
 impl Inspector {
     pub(super) fn new(limits: &Limits) -> Arc<Inspector> {
         Arc::new(Inspector {
-            types: Arc::clone(&limits.types),
+            types: limits.types.clone(),
             budget: limits.budget,
             examiners: Mutex::default(),
             arenas: Mutex::default(),
@@ -43,8 +44,7 @@ impl Inspector {
         addr: u64,
         expected: u64,
     ) -> Result<(u64, Copies), String> {
-        let known = take(&self.examiners);
-        let mut examiner = known.unwrap_or_else(|| Examiner::new(Arc::clone(&self.types)));
+        let mut examiner = self.types.current(take(&self.examiners), Examiner::new);
         let mut copies = Copies {
             arena: Some(take(&self.arenas).unwrap_or_default()),
             home: Arc::downgrade(self),
@@ -52,7 +52,9 @@ impl Inspector {
         let Some(arena) = copies.arena.as_mut() else {
             return Err("there is no memory for it".into());
         };
-        let copied = examiner.copy(heap, addr, expected, self.budget, arena);
+        let copied = examiner
+            .value
+            .copy(heap, addr, expected, self.budget, arena);
         give(&self.examiners, examiner);
         match copied {
             Ok(copy) => Ok((copy.root, copies)),

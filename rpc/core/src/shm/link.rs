@@ -13,10 +13,10 @@ use super::lease::Lease;
 use super::rings::ring_bell;
 use crate::Error;
 use crate::message::Body;
-use crate::options::Trust;
+use crate::options::{Trust, Types};
 use crate::registry::ConnId;
 use crate::transport::{Admitted, Link, Peer};
-use vernal_heap::walk::{Budget, KnownTypes};
+use vernal_heap::walk::Budget;
 
 /// One end of a connection over shared memory.
 pub struct ShmLink {
@@ -39,7 +39,7 @@ impl std::fmt::Debug for ShmLink {
 pub(super) struct Limits {
     pub(super) trust: Trust,
     pub(super) budget: Budget,
-    pub(super) types: Arc<KnownTypes>,
+    pub(super) types: Types,
 }
 
 impl ShmLink {

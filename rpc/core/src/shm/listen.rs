@@ -13,7 +13,6 @@ use super::segment::Held;
 use crate::Error;
 use crate::inject;
 use crate::options::ChannelOptions;
-use crate::options::program_types;
 use crate::registry::{Announcements, Registry};
 use crate::transport::{self, Advance, Listen, Peer};
 use vernal_heap::walk::Budget;
@@ -56,7 +55,7 @@ impl Shm {
                     objects: options.max_objects,
                     bytes: options.max_bytes,
                 },
-                types: options.types.clone().unwrap_or_else(program_types),
+                types: (&options.types).into(),
             },
             announcements,
             shared: Arc::new(shared),

@@ -13,7 +13,7 @@ use super::halves::endpoint;
 use super::hello::{Hello, NAME_MAX, Status, TOKEN_MAX};
 use super::link::{TcpLink, prepare};
 use crate::Error;
-use crate::options::{ConnectOptions, program_types};
+use crate::options::ConnectOptions;
 use crate::transport::{Dial, Endpoint, Peer};
 
 /// How addresses of this transport begin: `tcp://host:port/channel/name`.
@@ -116,8 +116,7 @@ impl Dial for Tcp {
                 });
             }
         }
-        let types = options.types.clone().unwrap_or_else(program_types);
-        let graphs = Graphs::new(address, types, budget, None);
+        let graphs = Graphs::new(address, (&options.types).into(), budget, None);
         let link = TcpLink::new(peer, socket, graphs, longest, answer.max_bytes, false);
         Ok(endpoint(link, rest))
     }

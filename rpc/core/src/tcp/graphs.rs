@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vernal_heap::walk::{Arena, Budget, KnownTypes};
+use vernal_heap::walk::{Arena, Budget};
 use vernal_pool::Pool;
 
 use super::memory::OwnHeap;
 use crate::Error;
-use crate::options::Passed;
+use crate::options::{Made, Passed, Types};
 use crate::shm::ChannelHeap;
 use crate::transport::Admitted;
 use crate::wire::{Decoder, Encoder};
@@ -46,14 +46,14 @@ impl State {
 
 /// The objects of one connection.
 pub(super) struct Graphs {
-    types: Arc<KnownTypes>,
+    types: Types,
     budget: Budget,
     state: Mutex<State>,
-    decoders: Mutex<Vec<Decoder>>,
+    decoders: Mutex<Vec<Made<Decoder>>>,
     own: OwnHeap,
     shared: Option<Arc<ChannelHeap>>,
     /// Of the own heap, and of the channel's.
-    encoders: [Mutex<Encoder>; 2],
+    encoders: [Mutex<Option<Made<Encoder>>>; 2],
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -63,13 +63,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Graphs {
     pub fn new(
         name: &str,
-        types: Arc<KnownTypes>,
+        types: Types,
         budget: Budget,
         shared: Option<Arc<ChannelHeap>>,
     ) -> Graphs {
-        let encoder = || Mutex::new(Encoder::new(Arc::clone(&types)));
         Graphs {
-            encoders: [encoder(), encoder()],
+            encoders: Default::default(),
             types,
             budget,
             state: Mutex::default(),
@@ -106,9 +105,11 @@ impl Graphs {
             return Err(format!("{addr:#x} is in no heap of this connection"));
         };
         let [own, channel] = &self.encoders;
-        let mut encoder = lock(if shared { channel } else { own });
+        let mut kept = lock(if shared { channel } else { own });
+        let made = self.types.current(kept.take(), Encoder::new);
         let start = out.len();
-        encoder
+        kept.insert(made)
+            .value
             .encode(pool.space(), addr, type_id, Budget::default(), out)
             .map_err(|e| e.to_string())?;
         let length = (out.len() - start) as u64;
@@ -177,9 +178,11 @@ impl Graphs {
             Some(image) => image?,
         };
         let known = lock(&self.decoders).pop();
-        let mut decoder = known.unwrap_or_else(|| Decoder::new(Arc::clone(&self.types)));
+        let mut decoder = self.types.current(known, Decoder::new);
         let mut arena = Arena::new();
-        let decoded = decoder.decode(&image, expected, self.budget, &mut arena);
+        let decoded = decoder
+            .value
+            .decode(&image, expected, self.budget, &mut arena);
         lock(&self.decoders).push(decoder);
         let copy = decoded.map_err(|e| e.to_string())?;
         Ok(Admitted {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use vernal_heap::walk::{Budget, KnownTypes};
+use vernal_heap::walk::Budget;
 
 use super::dial::{SCHEME, Tcp, check_name, is_later};
 use super::graphs::Graphs;
@@ -13,7 +13,7 @@ use super::halves::endpoint;
 use super::hello::{FIXED, Hello, NAME_MAX, Status, TOKEN_MAX, same_token};
 use super::link::{TcpLink, prepare};
 use crate::Error;
-use crate::options::{ChannelOptions, program_types};
+use crate::options::{ChannelOptions, Types};
 use crate::shm::ChannelHeap;
 use crate::transport::{Advance, Greeting, Listen, Peer};
 
@@ -21,7 +21,7 @@ use crate::transport::{Advance, Greeting, Listen, Peer};
 struct Common {
     name: String,
     token: Option<Arc<[u8]>>,
-    types: Arc<KnownTypes>,
+    types: Types,
     budget: Budget,
     shared: Option<Arc<ChannelHeap>>,
 }
@@ -69,7 +69,7 @@ impl Tcp {
             common: Arc::new(Common {
                 name: name.to_owned(),
                 token: self.token.clone(),
-                types: options.types.clone().unwrap_or_else(program_types),
+                types: (&options.types).into(),
                 budget: Budget {
                     objects: options.max_objects,
                     bytes: options.max_bytes,
@@ -93,7 +93,7 @@ impl TcpListener {
         self.common = Arc::new(Common {
             name: common.name.clone(),
             token: common.token.clone(),
-            types: Arc::clone(&common.types),
+            types: common.types.clone(),
             budget: common.budget,
             shared: Some(heap),
         });
@@ -238,7 +238,7 @@ impl Greeting for Guest {
         bytes.drain(..length);
         let graphs = Graphs::new(
             &peer.name,
-            Arc::clone(&common.types),
+            common.types.clone(),
             common.budget,
             common.shared.clone(),
         );

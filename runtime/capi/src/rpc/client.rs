@@ -8,10 +8,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use vernal_pool::program::VnType;
+use vernal_rpc_core::tcp::SCHEME;
+use vernal_rpc_core::transport::Dial;
 use vernal_rpc_core::{Body, CallOptions, Connection, Error, PendingCall, Reply, Stream};
 
 use super::{
-    VnRpcArg, VnRpcOptions, bytes_body, fail, given, hand_out, invalid, object_body, shm, type_id,
+    VnRpcArg, VnRpcOptions, bytes_body, fail, given, hand_out, invalid, number, object_body, shm,
+    tcp, type_id,
 };
 use crate::pool::VnPool;
 
@@ -26,10 +29,63 @@ pub unsafe extern "C" fn vn_rpc_connect(
     options: *const VnRpcOptions,
 ) -> *mut Connection {
     // SAFETY: the caller's promise.
-    let given = unsafe { given(name, options) };
-    hand_out(
-        given.and_then(|(name, options)| Connection::connect(&shm()?, &name, &options.connect())),
-    )
+    unsafe { vn_rpc_connect_with_token(name, std::ptr::null(), 0, options) }
+}
+
+/// Connects, with a secret if it goes over TCP. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// As for `vn_rpc_connect`; `token` points to `len` bytes, or `len` is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_connect_with_token(
+    name: *const c_char,
+    token: *const c_void,
+    len: usize,
+    options: *const VnRpcOptions,
+) -> *mut Connection {
+    // SAFETY: the caller's promise.
+    let (given, tcp) = unsafe { (given(name, options), tcp(token, len)) };
+    hand_out(given.and_then(|(name, options)| {
+        let dial: &dyn Dial = match name.starts_with(SCHEME) {
+            true => &tcp?,
+            false => &shm()?,
+        };
+        Connection::connect(dial, &name, &options.connect())
+    }))
+}
+
+/// The server's user. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `conn` is what `vn_rpc_connect` returned.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_server_uid(conn: *const Connection) -> i64 {
+    // SAFETY: the caller's promise.
+    number(unsafe { &*conn }.peer().uid)
+}
+
+/// The server's group. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `conn` is what `vn_rpc_connect` returned.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_server_gid(conn: *const Connection) -> i64 {
+    // SAFETY: the caller's promise.
+    number(unsafe { &*conn }.peer().gid)
+}
+
+/// The server's process. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `conn` is what `vn_rpc_connect` returned.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_server_pid(conn: *const Connection) -> i64 {
+    // SAFETY: the caller's promise.
+    number(unsafe { &*conn }.peer().pid)
 }
 
 /// Ends the connection. See `vernal_rpc.h`.
@@ -180,16 +236,37 @@ pub unsafe extern "C" fn vn_rpc_cancel(pending: *mut PendingCall) {
 
 type WakeFn = extern "C" fn(*mut c_void);
 
-/// A waker of a C program.
+/// A waker of a C program. `drop`, if there is one, is called when nothing can wake any more.
 struct CWaker {
     wake: WakeFn,
+    drop: Option<WakeFn>,
     arg: usize,
 }
 
 impl Wake for CWaker {
     fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
         (self.wake)(self.arg as *mut c_void);
     }
+}
+
+impl Drop for CWaker {
+    fn drop(&mut self) {
+        if let Some(drop) = self.drop {
+            drop(self.arg as *mut c_void);
+        }
+    }
+}
+
+fn waker(wake: WakeFn, drop: Option<WakeFn>, arg: *mut c_void) -> Waker {
+    Waker::from(Arc::new(CWaker {
+        wake,
+        drop,
+        arg: arg as usize,
+    }))
 }
 
 /// Looks for the reply, and arranges to be told. See `vernal_rpc.h`.
@@ -205,10 +282,25 @@ pub unsafe extern "C" fn vn_rpc_poll(
     arg: *mut c_void,
     reply: *mut *mut Reply,
 ) -> c_int {
-    let waker = Waker::from(Arc::new(CWaker {
-        wake,
-        arg: arg as usize,
-    }));
+    // SAFETY: the caller's promise.
+    unsafe { vn_rpc_poll_owned(pending, wake, None, arg, reply) }
+}
+
+/// The same, and says when `arg` is needed no more. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `pending` is what `vn_rpc_start_type` returned, `reply` takes a pointer; `wake` may be called with `arg`, from any thread, until
+/// `drop` was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_poll_owned(
+    pending: *mut PendingCall,
+    wake: WakeFn,
+    drop: Option<WakeFn>,
+    arg: *mut c_void,
+    reply: *mut *mut Reply,
+) -> c_int {
+    let waker = waker(wake, drop, arg);
     // SAFETY: the caller's promise.
     let (pending, reply) = unsafe { (&mut *pending, &mut *reply) };
     *reply = std::ptr::null_mut();
@@ -256,6 +348,34 @@ pub unsafe extern "C" fn vn_rpc_next(stream: *mut Stream) -> *mut Reply {
             crate::remember_as(0, "");
             std::ptr::null_mut()
         }
+    }
+}
+
+/// The next item, without waiting. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `stream` is what `vn_rpc_stream_type` returned; the rest as for `vn_rpc_poll_owned`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_poll_next(
+    stream: *mut Stream,
+    wake: WakeFn,
+    drop: Option<WakeFn>,
+    arg: *mut c_void,
+    reply: *mut *mut Reply,
+) -> c_int {
+    let waker = waker(wake, drop, arg);
+    // SAFETY: the caller's promise.
+    let (stream, reply) = unsafe { (&mut *stream, &mut *reply) };
+    *reply = std::ptr::null_mut();
+    match stream.poll_item(&mut Context::from_waker(&waker)) {
+        Poll::Pending => 0,
+        Poll::Ready(None) => 2,
+        Poll::Ready(Some(Ok(item))) => {
+            *reply = Box::into_raw(Box::new(item));
+            1
+        }
+        Poll::Ready(Some(Err(e))) => fail(&e),
     }
 }
 

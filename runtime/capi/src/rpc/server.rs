@@ -1,15 +1,15 @@
 //! The server's side of `vernal_rpc.h`.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::time::Duration;
+use std::ffi::{c_char, c_int, c_void};
+use std::time::{Duration, Instant};
 
 use vernal_pool::program::VnType;
 use vernal_pool::{Error as PoolError, capi};
 use vernal_rpc_core::{Answer, Body, Call, Channel, Code, Error, Failure, Signature};
 
 use super::{
-    VnRpcOptions, bytes_body, fail, fail_pool, given, hand_out, invalid, object_body, shm, status,
-    type_id,
+    VnRpcOptions, bytes_body, fail, fail_pool, given, hand_out, invalid, number, object_body, shm,
+    status, tcp, text_of, type_id,
 };
 use crate::pool::VnPool;
 
@@ -56,6 +56,43 @@ pub unsafe extern "C" fn vn_rpc_serve_type(
     handler: Option<HandlerFn>,
     arg: *mut c_void,
 ) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { vn_rpc_serve_owned(channel, method, argument, reply, handler, arg, None) }
+}
+
+/// What a handler is called with; C is told when that is no more.
+struct Owned {
+    arg: usize,
+    drop: Option<extern "C" fn(*mut c_void)>,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if let Some(drop) = self.drop {
+            drop(self.arg as *mut c_void);
+        }
+    }
+}
+
+/// Serves a method, and says when its handler is called no more. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// As for `vn_rpc_serve_type`; `handler` may be called with `arg` until `drop` was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_serve_owned(
+    channel: *const Channel,
+    method: u32,
+    argument: *const VnType,
+    reply: *const VnType,
+    handler: Option<HandlerFn>,
+    arg: *mut c_void,
+    drop: Option<extern "C" fn(*mut c_void)>,
+) -> c_int {
+    let owned = Owned {
+        arg: arg as usize,
+        drop,
+    };
     let Some(handler) = handler else {
         return fail(&invalid("the handler is NULL", "pass a function"));
     };
@@ -65,10 +102,11 @@ pub unsafe extern "C" fn vn_rpc_serve_type(
         Ok(types) => types,
         Err(e) => return fail(&e),
     };
-    let arg = arg as usize;
     // SAFETY: the caller's promise.
     unsafe { &*channel }.serve(method, Signature { argument, reply }, move |call| {
-        handle(call, handler, arg)
+        // All of it moves in here: it is dropped when no thread runs the handler.
+        let owned: &Owned = &owned;
+        handle(call, handler, owned.arg)
     });
     0
 }
@@ -217,7 +255,42 @@ pub unsafe extern "C" fn vn_rpc_argument_passed(call: *const VnRpcCall<'_, '_>) 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vn_rpc_caller_uid(call: *const VnRpcCall<'_, '_>) -> i64 {
     // SAFETY: the caller's promise.
-    unsafe { &*call }.call.peer().uid.map_or(-1, i64::from)
+    number(unsafe { &*call }.call.peer().uid)
+}
+
+/// The caller's group; -1: another host's.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_caller_gid(call: *const VnRpcCall<'_, '_>) -> i64 {
+    // SAFETY: the caller's promise.
+    number(unsafe { &*call }.call.peer().gid)
+}
+
+/// The caller's process; -1: another host's.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_caller_pid(call: *const VnRpcCall<'_, '_>) -> i64 {
+    // SAFETY: the caller's promise.
+    number(unsafe { &*call }.call.peer().pid)
+}
+
+/// How long the caller waits still. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_time_left(call: *const VnRpcCall<'_, '_>) -> i64 {
+    // SAFETY: the caller's promise.
+    let deadline = unsafe { &*call }.call.deadline();
+    let left = deadline.map(|d| d.saturating_duration_since(Instant::now()).as_nanos());
+    left.map_or(-1, |ns| i64::try_from(ns).unwrap_or(i64::MAX))
 }
 
 /// Whether nobody waits any more. See `vernal_rpc.h`.
@@ -349,6 +422,17 @@ pub unsafe extern "C" fn vn_rpc_send_item(call: *mut VnRpcCall<'_, '_>) -> c_int
     }
 }
 
+/// The answer is a stream, also if no item was sent. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `call` is what the handler that runs was given.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_is_stream(call: *mut VnRpcCall<'_, '_>) {
+    // SAFETY: the caller's promise.
+    unsafe { &mut *call }.stream = true;
+}
+
 /// Fails the call. See `vernal_rpc.h`.
 ///
 /// # Safety
@@ -360,14 +444,64 @@ pub unsafe extern "C" fn vn_rpc_fail(
     code: u32,
     text: *const c_char,
 ) -> c_int {
-    let text = match text.is_null() {
-        true => String::new(),
-        // SAFETY: the caller's promise.
-        false => unsafe { CStr::from_ptr(text) }
-            .to_string_lossy()
-            .into_owned(),
-    };
     // SAFETY: the caller's promise.
-    unsafe { &mut *call }.failure = Some(Failure::application(code, text));
+    let (call, text) = unsafe { (&mut *call, text_of(text)) };
+    call.failure = Some(Failure::application(code, text));
+    0
+}
+
+/// Fails the call for a reason that is none of the application's. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// As for `vn_rpc_fail`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_fail_as(
+    call: *mut VnRpcCall<'_, '_>,
+    kind: u32,
+    text: *const c_char,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let (call, text) = unsafe { (&mut *call, text_of(text)) };
+    call.failure = Some(Failure::new(Code::from_wire(kind), text));
+    0
+}
+
+/// Takes clients over TCP, too. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `channel` is what `vn_rpc_open` returned, `at` is NULL or a NUL-terminated string, `token` points to `len` bytes or `len` is
+/// 0, `address` is NULL or has room for `room` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_listen_tcp(
+    channel: *const Channel,
+    at: *const c_char,
+    token: *const c_void,
+    len: usize,
+    address: *mut c_char,
+    room: usize,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let (channel, at, tcp) = unsafe { (&*channel, text_of(at), tcp(token, len)) };
+    let bound = at.parse().map_err(|_| {
+        invalid(
+            format!("{at:?} is no address to listen at"),
+            "use 127.0.0.1:7000 or [::1]:0",
+        )
+    });
+    let listens = bound.and_then(|at| channel.listen_tcp(&tcp?, at));
+    let listens = match listens {
+        Ok(listens) => listens,
+        Err(e) => return fail(&e),
+    };
+    if !address.is_null() && room > 0 {
+        let count = listens.len().min(room - 1);
+        // SAFETY: the caller's promise: `count` bytes and the zero behind them fit.
+        unsafe {
+            std::ptr::copy_nonoverlapping(listens.as_ptr().cast(), address, count);
+            *address.add(count) = 0;
+        }
+    }
     0
 }

@@ -287,3 +287,46 @@ fn demands_of_a_language_are_kept() {
         assert!(listed && fault.is_none() == good, "{kind:#x}: {fault:?}");
     }
 }
+
+/// A name can stand for two layouts: where a demand says which, that one counts, and C's strings stay what they are.
+#[test]
+fn a_demand_says_what_a_pointer_leads_to() {
+    let letter = Shape::Enum {
+        name: "char".into(),
+        size: 4,
+        min: 0,
+        max: 0x10_ffff,
+    };
+    let letter = built(TypeBuilder::of("char", 4, 4, letter));
+    let rust = built(TypeBuilder::new("rust", 8, 8).member("letter", 0, pointer("char")));
+    let c = built(TypeBuilder::new("c", 8, 8).member("text", 0, pointer("char")));
+    let lost = built(TypeBuilder::new("lost", 8, 8).member("x", 0, pointer("item")));
+    let mut known = KnownTypes::new([&rust, &letter, &c, &lost]);
+    let leads = |id| Demand::Target { offset: 0, id };
+    known.require(rust.id(), &[leads(letter.id())]);
+    known.require(lost.id(), &[leads(item().id())]);
+    let known = Arc::new(known);
+    let mut world = World::new();
+    let letters = world.alloc(&letter, 4);
+    let text = world.raw(16);
+    let at = [&rust, &c, &lost].map(|ty| world.alloc(ty, 8));
+    let look = |world: &World, at: u64, id: u64| {
+        let mut examiner = Examiner::new(Arc::clone(&known));
+        let verified = examiner.verify(&world.space, at, id, Allowed::All, Budget::default());
+        verified.is_ok()
+    };
+    world.set(at[0], letters);
+    for (value, good) in [(0x41, true), (0xd800, false), (0x11_0000, false)] {
+        world.set(letters, value);
+        assert_eq!(look(&world, at[0], rust.id()), good, "{value:#x}");
+    }
+    world.set(letters, 0x41);
+    world.set(at[0], letters + 2);
+    assert!(!look(&world, at[0], rust.id()), "half a character");
+    world.set(at[1], text);
+    world.bytes(text, &[b'x'; 15]);
+    assert!(look(&world, at[1], c.id()), "a text that ends");
+    world.bytes(text, &[b'x'; 16]);
+    assert!(!look(&world, at[1], c.id()), "a text without end");
+    assert!(!look(&world, at[2], lost.id()), "what nobody knows");
+}

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use crate::layout::{self, Collector, Descriptor, Shape};
+use crate::layout::{self, Collector, Demands, Descriptor, Shape};
 use crate::pool::boxed::PBox;
 
 /// A type whose values may live in a pool: `#[derive(Persist)]`.
@@ -16,7 +16,9 @@ use crate::pool::boxed::PBox;
 /// - every pointer in a value leads into the same pool, or is null;
 /// - values hold no references, function pointers, vtables or anything else that is bound to the process;
 /// - nothing in a value changes behind a shared reference (no `Cell`), and values may be shared by threads;
-/// - [`At`](Self::At) is the same type with another brand, laid out alike.
+/// - [`At`](Self::At) is the same type with another brand, laid out alike;
+/// - [`demand`](Self::demand) names every pointer that is never null, and every integer that is not of any value, as an enum's;
+/// - [`PLAIN`](Self::PLAIN), [`DENSE`](Self::DENSE) and [`is_valid`](Self::is_valid) say what they are documented to say.
 ///
 /// The derive sees to all of that.
 #[diagnostic::on_unimplemented(
@@ -40,6 +42,23 @@ pub unsafe trait Persist: Sized {
         types.enter::<Self>();
     }
 
+    /// What a peer's value has to be besides what the shape says, for a value at offset `at`.
+    fn demand(at: u64, demands: &mut Demands) {
+        let _ = (at, demands);
+    }
+
+    /// Whether values are nothing but bytes, and [`is_valid`](Self::is_valid) knows which bytes are values.
+    const PLAIN: bool = false;
+
+    /// Whether no byte of a value is padding.
+    const DENSE: bool = false;
+
+    /// Whether these bytes are a value. Only plain types are asked.
+    fn is_valid(bytes: &[u8]) -> bool {
+        let _ = bytes;
+        false
+    }
+
     /// The descriptor, made once.
     fn descriptor() -> &'static Descriptor {
         layout::registered::<Self>()
@@ -47,7 +66,7 @@ pub unsafe trait Persist: Sized {
 }
 
 macro_rules! plain {
-    ($($ty:ty => $shape:expr;)*) => {$(
+    ($($ty:ty => $shape:expr, $valid:expr;)*) => {$(
         // SAFETY: any bytes that a value of this type can have mean the same in every process, and none is a pointer.
         unsafe impl Persist for $ty {
             type At<'q> = $ty;
@@ -58,20 +77,28 @@ macro_rules! plain {
                 $shape
             }
             fn collect(_: &mut Collector) {}
+            const PLAIN: bool = true;
+            const DENSE: bool = true;
+            fn is_valid(bytes: &[u8]) -> bool {
+                let is_valid: fn([u8; size_of::<$ty>()]) -> bool = $valid;
+                bytes.try_into().is_ok_and(is_valid)
+            }
         }
     )*};
 }
 
 plain! {
-    u8 => Shape::Integer(1); i8 => Shape::Integer(1);
-    u16 => Shape::Integer(2); i16 => Shape::Integer(2);
-    u32 => Shape::Integer(4); i32 => Shape::Integer(4);
-    u64 => Shape::Integer(8); i64 => Shape::Integer(8);
-    usize => Shape::Integer(8); isize => Shape::Integer(8);
-    u128 => Shape::Integer(16); i128 => Shape::Integer(16);
-    f32 => Shape::Float(4); f64 => Shape::Float(8);
-    bool => Shape::Bool;
-    char => Shape::Enum { name: "char".to_owned(), size: 4, min: 0, max: 0x10_ffff };
+    u8 => Shape::Integer(1), |_| true; i8 => Shape::Integer(1), |_| true;
+    u16 => Shape::Integer(2), |_| true; i16 => Shape::Integer(2), |_| true;
+    u32 => Shape::Integer(4), |_| true; i32 => Shape::Integer(4), |_| true;
+    u64 => Shape::Integer(8), |_| true; i64 => Shape::Integer(8), |_| true;
+    usize => Shape::Integer(8), |_| true; isize => Shape::Integer(8), |_| true;
+    u128 => Shape::Integer(16), |_| true; i128 => Shape::Integer(16), |_| true;
+    f32 => Shape::Float(4), |_| true; f64 => Shape::Float(8), |_| true;
+    bool => Shape::Bool, |[byte]| byte < 2;
+    char => Shape::Enum { name: "char".to_owned(), size: 4, min: 0, max: 0x10_ffff },
+        |bytes| char::from_u32(u32::from_le_bytes(bytes)).is_some();
+    () => Shape::Bytes(0), |_| true;
 }
 
 // SAFETY: an array is its elements one after the other.
@@ -90,6 +117,17 @@ unsafe impl<T: Persist, const N: usize> Persist for [T; N] {
     fn collect(types: &mut Collector) {
         T::collect(types);
     }
+    fn demand(at: u64, demands: &mut Demands) {
+        for n in 0..N {
+            T::demand(at + (n * size_of::<T>()) as u64, demands);
+        }
+    }
+    const PLAIN: bool = T::PLAIN;
+    const DENSE: bool = T::DENSE;
+    fn is_valid(bytes: &[u8]) -> bool {
+        let one = size_of::<T>();
+        bytes.len() == N * one && (one == 0 || bytes.chunks_exact(one).all(T::is_valid))
+    }
 }
 
 // SAFETY: no bytes at all.
@@ -102,6 +140,11 @@ unsafe impl<T: Persist> Persist for PhantomData<T> {
         Shape::Bytes(0)
     }
     fn collect(_: &mut Collector) {}
+    const PLAIN: bool = true;
+    const DENSE: bool = true;
+    fn is_valid(bytes: &[u8]) -> bool {
+        bytes.is_empty()
+    }
 }
 
 /// The shape of a pointer to a `T`, or to several.
@@ -123,6 +166,11 @@ unsafe impl<'p, T: Persist> Persist for PBox<'p, T> {
     }
     fn collect(types: &mut Collector) {
         T::collect(types);
+        types.pointee::<T>();
+    }
+    fn demand(at: u64, demands: &mut Demands) {
+        demands.not_null(at);
+        demands.target::<T>(at);
     }
 }
 
@@ -137,6 +185,10 @@ unsafe impl<'p, T: Persist> Persist for Option<PBox<'p, T>> {
     }
     fn collect(types: &mut Collector) {
         T::collect(types);
+        types.pointee::<T>();
+    }
+    fn demand(at: u64, demands: &mut Demands) {
+        demands.target::<T>(at);
     }
 }
 
@@ -151,6 +203,11 @@ unsafe impl<'p, T: Persist> Persist for Ptr<'p, T> {
     }
     fn collect(types: &mut Collector) {
         T::collect(types);
+        types.pointee::<T>();
+    }
+    fn demand(at: u64, demands: &mut Demands) {
+        demands.not_null(at);
+        demands.target::<T>(at);
     }
 }
 
@@ -165,6 +222,10 @@ unsafe impl<'p, T: Persist> Persist for Option<Ptr<'p, T>> {
     }
     fn collect(types: &mut Collector) {
         T::collect(types);
+        types.pointee::<T>();
+    }
+    fn demand(at: u64, demands: &mut Demands) {
+        demands.target::<T>(at);
     }
 }
 

@@ -10,7 +10,7 @@ use super::persist::Persist;
 use super::tx::Tx;
 use super::vec::PVec;
 use crate::error::Error;
-use crate::layout::{self, Collector, Shape};
+use crate::layout::{self, Collector, Demands, Shape};
 
 /// `String` in a pool: 24 bytes and its text. Reads are those of `str`.
 #[repr(transparent)]
@@ -30,7 +30,12 @@ unsafe impl<'p> Persist for PString<'p> {
         layout::record::<Self>(vec![layout::member::<PVec<'p, u8>>("bytes", 0)])
     }
     fn collect(types: &mut Collector) {
-        types.enter::<Self>();
+        if types.enter::<Self>() {
+            types.pointee::<u8>();
+        }
+    }
+    fn demand(at: u64, demands: &mut Demands) {
+        <PVec<'p, u8>>::demand(at, demands);
     }
 }
 
@@ -89,8 +94,8 @@ impl fmt::Display for PString<'_> {
         self.as_str().fmt(f)
     }
 }
-impl PartialEq for PString<'_> {
-    fn eq(&self, other: &Self) -> bool {
+impl<'q> PartialEq<PString<'q>> for PString<'_> {
+    fn eq(&self, other: &PString<'q>) -> bool {
         self.as_str() == other.as_str()
     }
 }

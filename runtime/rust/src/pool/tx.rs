@@ -39,6 +39,27 @@ impl<'p> Tx<'p> {
         }
     }
 
+    /// A handle for building objects in a heap without transactions: that of an RPC connection.
+    ///
+    /// # Safety
+    ///
+    /// The heap is volatile, and open for as long as `'p`.
+    #[doc(hidden)]
+    pub unsafe fn of_heap(heap: *mut std::ffi::c_void) -> Self {
+        // SAFETY: a volatile heap takes nothing back: it needs no transaction.
+        unsafe { Self::new(heap.cast()) }
+    }
+
+    /// Moves `value` into a new object that nobody owns yet.
+    #[doc(hidden)]
+    pub fn place<T: Persist>(&self, value: T) -> Result<NonNull<T>, Error> {
+        // Not `allocate`: what passes values of any type asks for those without bytes, too, in code that never runs.
+        let at = self.memory::<T>(1)?;
+        // SAFETY: new memory for one T.
+        unsafe { at.as_ptr().write(value) };
+        Ok(at)
+    }
+
     /// Moves `value` into a new object of the pool.
     pub fn alloc<T: Persist<At<'p> = T>>(&self, value: T) -> Result<PBox<'p, T>, Error> {
         let at = self.allocate::<T>(1)?;
@@ -76,6 +97,10 @@ impl<'p> Tx<'p> {
                 "an object in a pool has at least one byte"
             )
         };
+        self.memory(count)
+    }
+
+    fn memory<T: Persist>(&self, count: usize) -> Result<NonNull<T>, Error> {
         let descriptor = T::descriptor().c_type()?;
         let bytes = count
             .checked_mul(size_of::<T>())

@@ -10,7 +10,7 @@ use super::boxed::free;
 use super::persist::{Persist, pointer_to};
 use super::tx::{Tx, announce};
 use crate::error::Error;
-use crate::layout::{self, Collector, Shape};
+use crate::layout::{self, Collector, Demands, Shape};
 
 /// `Vec` in a pool: pointer, length and capacity, 24 bytes. Reads are those of a slice; a write through an index
 /// announces one element. What can allocate takes the transaction.
@@ -42,7 +42,12 @@ unsafe impl<'p, T: Persist> Persist for PVec<'p, T> {
     fn collect(types: &mut Collector) {
         if types.enter::<Self>() {
             T::collect(types);
+            types.pointee::<T>();
         }
+    }
+    fn demand(at: u64, demands: &mut Demands) {
+        // Whoever verifies knows vectors by name, and that they are null when they have no memory.
+        demands.target::<T>(at);
     }
 }
 
@@ -318,8 +323,8 @@ impl<T: fmt::Debug> fmt::Debug for PVec<'_, T> {
         (**self).fmt(f)
     }
 }
-impl<T: PartialEq> PartialEq for PVec<'_, T> {
-    fn eq(&self, other: &Self) -> bool {
+impl<'q, T: PartialEq<U>, U> PartialEq<PVec<'q, U>> for PVec<'_, T> {
+    fn eq(&self, other: &PVec<'q, U>) -> bool {
         **self == **other
     }
 }

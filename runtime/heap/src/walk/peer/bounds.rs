@@ -95,7 +95,7 @@ impl<S: SpanSpace + ?Sized, K: Sink> Run<'_, S, K> {
             Target::Part => {
                 count == 1 && within(&|f| f.kind == FieldKind::Part && f.target == rule.name)
             }
-            Target::Scalar(Scalar::Byte) => true,
+            Target::Scalar(Scalar::Byte) => !is_rust_char(rule) || value.is_multiple_of(4),
             Target::Scalar(Scalar::Number(n)) => {
                 let number = |f: &vernal_format::types::Field| {
                     let kind = matches!(f.kind, FieldKind::Integer | FieldKind::Float);

@@ -134,6 +134,7 @@ impl<'a, S: SpanSpace + ?Sized, K: Sink> Run<'a, S, K> {
             exact: slot,
             bound: Bound::One,
             never_null: true,
+            led: true,
             name: self.known.desc(slot).map_or("", |d| d.name()).to_owned(),
         };
         let spot = self.decided.spot(self.space, self.known, root, K::COPIES)?;

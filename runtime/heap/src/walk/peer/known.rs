@@ -64,13 +64,14 @@ impl KnownTypes {
 
     /// Demands more of a type, if it is known.
     pub fn require(&mut self, id: u64, demands: &[Demand]) {
-        let Some(known) = self.slot(id).and_then(|s| self.types.get_mut(s as usize)) else {
+        let target = |id| self.by_id.get(&id).copied();
+        let Some(known) = target(id).and_then(|s| self.types.get_mut(s as usize)) else {
             return;
         };
         let mut values = known.values.to_vec();
         for demand in demands {
             let (at, size) = match demand {
-                Demand::NotNull { offset } => (*offset, 8),
+                Demand::NotNull { offset } | Demand::Target { offset, .. } => (*offset, 8),
                 Demand::OneOf { offset, size, .. } => (*offset, *size),
             };
             let fields = known.desc.fields().iter().enumerate();
@@ -91,11 +92,28 @@ impl KnownTypes {
                             rule.never_null = true;
                         }
                     }
+                    Demand::Target { id, .. } if field.kind == FieldKind::Pointer => {
+                        let slot = self.by_id.get(id).copied();
+                        let rule = known.rules.get_mut(index);
+                        let led = slot
+                            .zip(rule)
+                            .is_some_and(|(slot, rule)| rule.lead_to(slot));
+                        if !led {
+                            let cause = "what it points to is unknown here, or has two layouts";
+                            known.refused = Some((field.name.clone(), cause.to_owned()));
+                        }
+                    }
                     Demand::OneOf { values: list, .. }
                         if matches!(field.kind, FieldKind::Integer | FieldKind::Enum) =>
                     {
-                        values.retain(|v: &Values| v.field != index as u32);
-                        values.push(Values::one_of((index, field), list));
+                        let mut list = list.clone();
+                        // Two types that are described alike: what both take.
+                        let same = |v: &Values| v.field == index as u32;
+                        for v in values.iter().filter(|v| same(v)) {
+                            list.retain(|n| v.takes(*n));
+                        }
+                        values.retain(|v: &Values| !same(v));
+                        values.push(Values::one_of((index, field), &list));
                     }
                     _ => {}
                 }
@@ -148,6 +166,9 @@ impl KnownTypes {
                 // Two layouts under one name: nobody knows which is meant.
                 _ => None,
             };
+            // Rust's `char` has four bytes: it is not what C's points to.
+            let is_c = |slot: &u32| self.desc(*slot).is_some_and(|d| d.size() == 1);
+            let slot = slot.filter(|slot| by_id.is_some() || f.target != "char" || is_c(slot));
             let target = match (slot, scalar(&f.target)) {
                 (Some(slot), _) => Target::Type(slot),
                 (None, Some(scalar)) => Target::Scalar(scalar),
@@ -163,6 +184,7 @@ impl KnownTypes {
                 exact: slot.unwrap_or(u32::MAX),
                 bound,
                 never_null: false,
+                led: false,
                 name: f.target.clone(),
             }
         };

@@ -57,8 +57,27 @@ pub(super) struct Rule {
     pub bound: Bound,
     /// Null is no value.
     pub never_null: bool,
+    /// A demand says what it points to.
+    pub led: bool,
     /// Name of the target, as the type has it.
     pub name: String,
+}
+
+impl Rule {
+    /// It points to a value of the type at this place, whatever its name says.
+    /// `false`: somebody else has said otherwise.
+    pub fn lead_to(&mut self, slot: u32) -> bool {
+        if self.led && self.exact != slot {
+            return false;
+        }
+        self.led = true;
+        self.target = Target::Type(slot);
+        self.exact = slot;
+        if self.bound == Bound::Text {
+            self.bound = Bound::One;
+        }
+        true
+    }
 }
 
 /// What a value has to be besides what its type's descriptor says: languages promise more than layouts do.
@@ -77,6 +96,14 @@ pub enum Demand {
         size: u32,
         /// Its values, as unsigned numbers of that size.
         values: Vec<u64>,
+    },
+    /// The pointer at this offset leads to values of the type with this id. Descriptors name what they point to, and a name can
+    /// stand for different layouts in two languages: `char` does.
+    Target {
+        /// From the start of an element.
+        offset: u64,
+        /// The id.
+        id: u64,
     },
 }
 
