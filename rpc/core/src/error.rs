@@ -225,6 +225,12 @@ pub enum Error {
         /// The refusal.
         why: String,
     },
+    /// There is no sandbox.
+    #[error("{why}")]
+    Sandbox {
+        /// Why not, and what to do.
+        why: String,
+    },
     /// The operating system refused.
     #[error("{doing} failed: {source}")]
     Os {

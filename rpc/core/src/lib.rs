@@ -18,9 +18,11 @@ mod error;
 mod exclusive;
 mod inject;
 mod message;
+pub mod modes;
 mod options;
 mod outbox;
 pub mod registry;
+mod sandbox;
 mod server;
 pub mod shm;
 pub mod tcp;
@@ -31,8 +33,9 @@ pub use client::{Connection, PendingCall, Reply, Stream};
 pub use error::{Code, Error, Failure};
 pub use message::{Body, INLINE_MAX, Kind, Message, TEXT_MAX};
 pub use options::{
-    CallOptions, ChannelOptions, ConnectOptions, Passed, Trust, WaitPolicy, program_types,
+    CallOptions, ChannelOptions, ConnectOptions, Passed, Sandbox, Trust, WaitPolicy, program_types,
 };
 pub use registry::Registry;
+pub use sandbox::hide;
 pub use server::{Answer, Call, Channel, Signature, Stats};
 pub use vernal_heap::walk::KnownTypes;

@@ -73,6 +73,19 @@ pub enum Trust {
     Verify,
 }
 
+/// Where the handlers of a channel run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Sandbox {
+    /// In the server. With [`Trust::Verify`] what clients pass cannot harm it, unless a handler is wrong.
+    #[default]
+    None,
+    /// In a helper process for each client, which can reach next to nothing: whatever an argument does to a handler ends the helper, or
+    /// stays in it. Handlers see the server's memory as it was when the sandbox was made ([`crate::Channel::prefork`]), and answer with
+    /// bytes, objects of [`crate::Call::heap`] or streams. Only for clients on this host.
+    Process,
+}
+
 /// How one side waits for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WaitPolicy {
@@ -129,6 +142,13 @@ pub struct ChannelOptions {
     pub max_bytes: u64,
     /// The types of this program, which arguments are verified by. `None`: those that the compiler described.
     pub types: Option<Arc<KnownTypes>>,
+    /// Where handlers run.
+    pub sandbox: Sandbox,
+    /// How long a call, or the time to a stream's next item, may take in a sandbox; then its helper is ended. A caller's deadline
+    /// counts, too.
+    pub sandbox_limit: Duration,
+    /// Bytes of memory that a handler may take in a sandbox.
+    pub sandbox_memory: u64,
 }
 
 impl Default for ChannelOptions {
@@ -143,6 +163,9 @@ impl Default for ChannelOptions {
             max_objects: 1 << 20,
             max_bytes: 1 << 30,
             types: None,
+            sandbox: Sandbox::default(),
+            sandbox_limit: Duration::from_secs(1),
+            sandbox_memory: 256 << 20,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! [`Link::events`] is readable, calls [`Link::acknowledge`], then [`Rx::disarm`]. What the peer sends after `arm` makes an event
 //! readable: there is no lost wake-up.
 
+use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use vernal_pool::Pool;
 
 use crate::message::{Body, Message};
 use crate::options::{ConnectOptions, Passed};
+use crate::registry::{Segment, SegmentId};
 
 /// Who is at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,8 +76,31 @@ pub trait Link: Send + Sync {
     /// The heap whose objects this side may send over this connection; made at first use.
     fn heap(&self) -> Result<Pool, Error>;
 
+    /// The memory of the connection, for a sandbox. `None`: the two sides share none.
+    fn lend(&self) -> Option<&dyn Lend> {
+        None
+    }
+
     /// This side is done: the peer sees the connection end. Idempotent.
     fn close(&self);
+}
+
+/// A segment of a peer's heap: its memory, address and bytes.
+pub type PeerSegment = (Arc<File>, u64, u64);
+
+/// Memory of a connection, so that another process can read what the peer passes, and write replies that this one reads.
+pub trait Lend: Send + Sync {
+    /// The segments of the peer's heap, from the nth on.
+    fn peer_segments(&self, from: usize) -> Result<Vec<PeerSegment>, Error>;
+
+    /// New memory for replies.
+    fn segment(&self, size: u64) -> Result<Segment, Error>;
+
+    /// Somebody has mapped such memory for writing; nobody can from now on.
+    fn ready(&self, segment: SegmentId) -> Result<(), Error>;
+
+    /// Nobody has it mapped any more.
+    fn drop_segment(&self, segment: SegmentId);
 }
 
 /// An object of a peer that may be read.

@@ -33,6 +33,12 @@ fn pools() -> MutexGuard<'static, Vec<Arc<Inner>>> {
     POOLS.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// Does something while no pool is being opened, closed or looked for.
+pub(crate) fn at_rest<R>(f: impl FnOnce() -> R) -> R {
+    let _pools = pools();
+    f()
+}
+
 #[inline]
 fn chunk(addr: u64) -> Option<&'static AtomicPtr<Inner>> {
     if abi::is_tracked(addr) {

@@ -36,6 +36,19 @@ pub fn reserve() -> Result<(), Error> {
     .map_err(Error::invalid)
 }
 
+/// Has `fork` fork, while nothing is being mapped and no pool is being opened. The child, in which it returns 0, has none of the segments
+/// of its parent: it may map others at their addresses.
+pub fn across_fork(fork: impl FnOnce() -> i32) -> i32 {
+    crate::registry::at_rest(|| {
+        let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = fork();
+        if pid == 0 {
+            mapped.clear();
+        }
+        pid
+    })
+}
+
 /// A segment that is mapped at its home address; unmapped on drop.
 #[derive(Debug)]
 pub struct Segment {
@@ -62,10 +75,10 @@ impl Segment {
 
     fn map(file: &File, name: &str, addr: u64, len: u64, writable: bool) -> Result<Segment, Error> {
         reserve()?;
-        let have = file
-            .metadata()
-            .map_err(|e| Error::io(name, "reading its length", e))?
-            .len();
+        // Not `File::metadata`: a sandbox that maps segments may make few system calls.
+        let have = rustix::fs::fstat(file)
+            .map_err(|e| Error::io(name, "reading its length", e.into()))?
+            .st_size as u64;
         let inside = addr >= RPC_BASE
             && len > 0
             && addr

@@ -137,13 +137,17 @@ fn modes_claim_nothing_that_is_not_there() {
         ("seal", "seccomp"),
         ("seal", "mprotect"),
         ("sandbox", "keys"),
-        ("sandbox", "process"),
     ] {
         let state = of(kind, name);
         assert!(state.as_str().unwrap().starts_with("not built"), "{state}");
     }
+    assert_eq!(of("sandbox", "process"), "chosen per channel");
     let words = text(&place, &["modes"]);
     assert!(words.contains("does not close"), "{words}");
+    // The table that the attacks are run by.
+    for attack in &vernal_rpc_core::modes::ATTACKS {
+        assert!(words.contains(attack.what), "{}: {words}", attack.what);
+    }
 }
 
 #[test]

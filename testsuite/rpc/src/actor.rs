@@ -1,7 +1,7 @@
 //! A process that serves and calls as it is told, over puddled's shared memory: one line asks, one line answers.
 //!
 //! ```text
-//! serve NAME TRUST THREADS   (trust: verify | plain)     stats NAME         shutdown NAME
+//! serve NAME TRUST THREADS   (trust: verify | plain | process | process-verify)   stats NAME   shutdown NAME
 //! connect NAME TRUST WAIT -> number                      close N
 //! echo N LEN | sum N COUNT | list N COUNT | shared N | stream N COUNT | wild N ADDR TYPE
 //! linger N                   (a call that is never answered; says how it ended)
@@ -21,7 +21,7 @@ use vernal_rpc_core::registry::Puddled;
 use vernal_rpc_core::shm::Shm;
 use vernal_rpc_core::{
     Answer, Body, Call, CallOptions, Channel, ChannelOptions, ConnectOptions, Connection, Error,
-    Failure, Signature, Trust, WaitPolicy,
+    Failure, Sandbox, Signature, Trust, WaitPolicy,
 };
 
 use crate::conformance::{PATIENCE, number, patient, word};
@@ -57,8 +57,15 @@ struct Actor {
 
 fn trust(word: &str) -> Trust {
     match word {
-        "plain" => Trust::Plain,
+        "plain" | "process" => Trust::Plain,
         _ => Trust::Verify,
+    }
+}
+
+fn sandbox(word: &str) -> Sandbox {
+    match word {
+        "process" | "process-verify" => Sandbox::Process,
+        _ => Sandbox::None,
     }
 }
 
@@ -165,6 +172,9 @@ impl Actor {
             trust: trust(trusted),
             threads: threads as usize,
             types: Some(nodes::types()),
+            sandbox: sandbox(trusted),
+            // Longer than any machine pauses; what runs without end has a deadline of its own.
+            sandbox_limit: PATIENCE,
             ..ChannelOptions::default()
         };
         let channel = Channel::open(&self.shm()?, name, options)?;

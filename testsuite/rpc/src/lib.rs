@@ -3,6 +3,8 @@
 pub mod actor;
 pub mod attack;
 pub mod conformance;
+pub mod guarded;
+pub mod hostile;
 pub mod local;
 pub mod nodes;
 pub mod world;

@@ -1,6 +1,6 @@
 //! A call as its handler sees it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vernal_pool::Pool;
 
@@ -14,13 +14,13 @@ use crate::transport::{Admitted, Peer};
 
 /// A call. Dropped when the handler returns: nothing of the argument may be kept.
 pub struct Call<'a> {
-    pub(super) client: &'a Client,
-    pub(super) running: &'a Running,
-    pub(super) message: &'a Message,
-    pub(super) argument: Option<Admitted>,
-    pub(super) deadline: Option<Instant>,
+    pub(crate) client: &'a Client,
+    pub(crate) running: &'a Running,
+    pub(crate) message: &'a Message,
+    pub(crate) argument: Option<Admitted>,
+    pub(crate) deadline: Option<Instant>,
     /// The connection's receiving half, when the handler runs on the thread that polls.
-    pub(super) inbox: Option<&'a mut Inbox>,
+    pub(crate) inbox: Option<&'a mut Inbox>,
 }
 
 impl std::fmt::Debug for Call<'_> {
@@ -169,7 +169,7 @@ fn gone(error: Error) -> Failure {
 }
 
 /// Admits the argument, runs the handler, and makes the answer's message.
-pub(super) fn perform(
+pub(crate) fn perform(
     client: &Client,
     running: &Running,
     method: &Method,
@@ -177,6 +177,9 @@ pub(super) fn perform(
     deadline: Option<Instant>,
     inbox: Option<&mut Inbox>,
 ) -> Message {
+    if let Some(guard) = &client.guard {
+        return guard.perform(client, running, method, message, deadline, inbox);
+    }
     let answer = admit(client, method, message).and_then(|argument| {
         let mut call = Call {
             client,
@@ -208,8 +211,16 @@ pub(super) fn perform(
     made.unwrap_or_else(|failure| failed(message.call, &failure))
 }
 
+/// When a call is over that has so many nanoseconds left; 0: never. A time that no clock reaches is none.
+pub(crate) fn until(left: u64) -> Option<Instant> {
+    match left {
+        0 => None,
+        left => Instant::now().checked_add(Duration::from_nanos(left)),
+    }
+}
+
 /// The message of a failure.
-pub(super) fn failed(call: u64, failure: &Failure) -> Message {
+pub(crate) fn failed(call: u64, failure: &Failure) -> Message {
     Message {
         method: failure.code.to_wire(),
         body: Body::from_text(&failure.text),

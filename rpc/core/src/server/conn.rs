@@ -11,6 +11,7 @@ use crate::exclusive::Exclusive;
 use crate::inject;
 use crate::message::{Body, Kind, Message};
 use crate::outbox::Outbox;
+use crate::sandbox::Guard;
 use crate::transport::{Link, Tx};
 
 /// Items of a stream that may be under way without credit; the client's table has the same number.
@@ -27,6 +28,8 @@ type ReleaseFn = Box<dyn FnOnce() + Send>;
 /// A client.
 pub(crate) struct Client {
     pub(crate) link: Arc<dyn Link>,
+    /// Its sandbox, if the channel has them.
+    pub(crate) guard: Option<Guard>,
     outbox: Exclusive<Outbox>,
     /// Objects that the client may be reading, by address; an object can be given more than once.
     held: Mutex<HashMap<u64, Vec<ReleaseFn>>>,
@@ -81,7 +84,7 @@ impl Running {
     }
 
     /// More credit than the window is a client's lie: it would only be sent more than it takes.
-    fn add_credit(&self, more: u32) {
+    pub(crate) fn add_credit(&self, more: u32) {
         let add = |n: u32| Some(n.saturating_add(more).min(WINDOW));
         let _ = self
             .credit
@@ -106,9 +109,10 @@ impl Running {
 }
 
 impl Client {
-    pub(crate) fn new(link: Arc<dyn Link>, tx: Box<dyn Tx>) -> Client {
+    pub(crate) fn new(link: Arc<dyn Link>, tx: Box<dyn Tx>, guard: Option<Guard>) -> Client {
         Client {
             link,
+            guard,
             outbox: Exclusive::new(Outbox::new(tx)),
             held: Mutex::default(),
             jobs: Mutex::default(),
@@ -200,6 +204,15 @@ impl Client {
                 true
             }
             None => false,
+        }
+    }
+
+    /// The client has what it was given, all of it.
+    pub(crate) fn release_all(&self) {
+        let held = std::mem::take(&mut *self.held());
+        for release in held.into_values().flatten() {
+            inject::step();
+            release();
         }
     }
 

@@ -18,6 +18,14 @@ pub struct Signature {
 
 type Handler = dyn Fn(&mut Call<'_>) -> Result<Answer, Failure> + Send + Sync;
 
+impl std::fmt::Debug for Method {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Method")
+            .field("signature", &self.signature)
+            .finish_non_exhaustive()
+    }
+}
+
 /// One method.
 pub(crate) struct Method {
     pub(crate) signature: Signature,
@@ -51,7 +59,7 @@ impl Methods {
         self.version.fetch_add(1, Ordering::Release);
     }
 
-    fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,10 +1,10 @@
 //! The server side: a channel, its methods, and the loop that serves them, on any transport.
 
-mod call;
-mod conn;
-mod methods;
+pub(crate) mod call;
+pub(crate) mod conn;
+pub(crate) mod methods;
 mod pool;
-mod run;
+pub(crate) mod run;
 mod seat;
 
 use std::net::SocketAddr;
@@ -19,7 +19,8 @@ pub use call::{Answer, Call};
 pub use methods::Signature;
 
 use crate::error::{Error, Failure};
-use crate::options::ChannelOptions;
+use crate::options::{ChannelOptions, Sandbox};
+use crate::sandbox::Cell;
 use crate::shm::{ChannelHeap, Shm};
 use crate::tcp::Tcp;
 use crate::transport::Listen;
@@ -67,10 +68,12 @@ struct Counters {
     sleeps: AtomicU64,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     name: String,
     options: ChannelOptions,
     methods: Methods,
+    /// What the handlers' helpers are forked from.
+    cell: OnceLock<Arc<Cell>>,
     shared: OnceLock<Arc<ChannelHeap>>,
     /// Taken by the loop.
     listeners: Mutex<Vec<Box<dyn Listen>>>,
@@ -92,6 +95,7 @@ impl Channel {
                 name: name.to_owned(),
                 options,
                 methods: Methods::default(),
+                cell: OnceLock::new(),
                 shared: OnceLock::new(),
                 listeners: Mutex::default(),
                 until: Mutex::default(),
@@ -136,6 +140,15 @@ impl Channel {
 
     /// Takes clients over TCP, too, at `at`; what they connect to. Objects of the channel's heap are sent as copies.
     pub fn listen_tcp(&self, tcp: &Tcp, at: SocketAddr) -> Result<String, Error> {
+        if self.inner.options.sandbox != Sandbox::None {
+            return Err(Error::Invalid {
+                what: format!(
+                    "channel {} has a sandbox, which is for clients on this host",
+                    self.name()
+                ),
+                remedy: "open a second channel for TCP, with Sandbox::None",
+            });
+        }
         let mut listener = tcp.listen(at, self.name(), self.options())?;
         if let Some(heap) = self.inner.shared.get() {
             listener = listener.with_shared_heap(Arc::clone(heap));
@@ -158,6 +171,34 @@ impl Channel {
         self.inner.methods.set(method, method_of);
     }
 
+    /// Makes the sandbox of a channel that was opened with one: from here on its handlers see the memory of this process as it is now,
+    /// and the methods that are served now. What the program loads afterwards (keys, other people's data) is not in the sandbox; what
+    /// is there already can be kept out with [`crate::hide`]. Best called with no other threads: locks that they hold
+    /// stay locked in the sandbox. [`Channel::run`] and [`Channel::spawn`] call it if nobody has.
+    pub fn prefork(&self) -> Result<(), Error> {
+        if self.inner.options.sandbox == Sandbox::None {
+            return Err(Error::Invalid {
+                what: format!("channel {} has no sandbox", self.inner.name),
+                remedy: "open it with options.sandbox",
+            });
+        }
+        let made = Arc::new(Cell::new(
+            &self.inner.options,
+            self.inner.methods.snapshot(),
+        )?);
+        self.inner.cell.set(made).map_err(|_| Error::Invalid {
+            what: format!("channel {} has its sandbox already", self.inner.name),
+            remedy: "make it once, when all methods are served",
+        })
+    }
+
+    fn ensure_sandbox(&self) -> Result<(), Error> {
+        if self.inner.options.sandbox == Sandbox::None || self.inner.cell.get().is_some() {
+            return Ok(());
+        }
+        self.prefork()
+    }
+
     /// Serves clients on this thread, until [`Channel::shutdown`].
     pub fn run(&self) -> Result<(), Error> {
         if self.inner.running.swap(true, Ordering::AcqRel) {
@@ -166,13 +207,17 @@ impl Channel {
                 remedy: "call `run` once; options.threads says how many threads run handlers",
             });
         }
-        let ran = run::Loop::new(&self.inner).and_then(run::Loop::run);
+        let ran = self
+            .ensure_sandbox()
+            .and_then(|()| run::Loop::new(&self.inner))
+            .and_then(run::Loop::run);
         self.inner.running.store(false, Ordering::Release);
         ran
     }
 
     /// As [`Channel::run`], on a thread of its own.
     pub fn spawn(&self) -> Result<std::thread::JoinHandle<Result<(), Error>>, Error> {
+        self.ensure_sandbox()?;
         let channel = self.clone();
         std::thread::Builder::new()
             .name(format!("rpc {}", self.inner.name))

@@ -25,6 +25,7 @@ pub(crate) use super::seat::Inbox;
 use super::seat::Seat;
 use crate::error::Error;
 use crate::message::{Kind, Message};
+use crate::sandbox::Guard;
 use crate::transport::{Advance, Endpoint, GREETING_TIMEOUT, Greeting, Listen};
 
 /// Looks at all clients between two looks at the events, while there is always something to do, and while there is not.
@@ -383,7 +384,8 @@ impl<'a> Loop<'a> {
                 return;
             }
         }
-        let client = Arc::new(Client::new(link, tx));
+        let guard = self.channel.cell.get().map(Guard::new);
+        let client = Arc::new(Client::new(link, tx, guard));
         if self.draining.is_some() {
             let _ = client.send(Message::bare(Kind::Goodbye, 0));
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Inner;
-use super::call::{failed, perform};
+use super::call::{failed, perform, until};
 use super::conn::{Client, Running};
 use super::methods::View;
 use super::pool::{Job, Pool};
@@ -221,11 +221,7 @@ impl Seat {
             );
             return self.refuse(channel, call, Code::UnknownMethod, &text);
         };
-        let deadline = match message.deadline {
-            0 => None,
-            // A time that no clock reaches is none.
-            left => Instant::now().checked_add(Duration::from_nanos(left)),
-        };
+        let deadline = until(message.deadline);
         if !pool.is_empty() {
             let job = Job {
                 client: Arc::clone(&self.client),

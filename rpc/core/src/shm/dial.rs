@@ -132,6 +132,7 @@ impl Dial for Shm {
                 bytes: options.max_bytes,
             },
             types: (&options.types).into(),
+            lends: false,
         };
         let heaps = Heaps::new(&lease, None, limits, &theirs.held);
         endpoint(lease, peer, &own, &theirs, heaps)

@@ -21,7 +21,7 @@ use crate::inject;
 use crate::message::Body;
 use crate::options::{Passed, Trust};
 use crate::registry::{ChannelId, Registry, Scope, SegmentId};
-use crate::transport::{Admitted, Peer};
+use crate::transport::{Admitted, Peer, PeerSegment};
 
 /// Kinds of directory entries.
 const KIND_CONN: u64 = 1;
@@ -100,6 +100,8 @@ struct Leased {
     /// Taken on drop: the mappings go before the registry is told.
     heap: Option<ForeignHeap>,
     segments: Mutex<Vec<SegmentId>>,
+    /// Files, addresses and sizes, if a sandbox reads the heap, too.
+    files: Option<Mutex<Vec<PeerSegment>>>,
     lease: Arc<Lease>,
 }
 
@@ -107,10 +109,11 @@ struct Leased {
 static CHANNELS: LazyLock<Mutex<HashMap<ChannelId, Weak<Leased>>>> = LazyLock::new(Mutex::default);
 
 impl Leased {
-    fn new(lease: &Arc<Lease>, name: &str) -> Arc<Leased> {
+    fn new(lease: &Arc<Lease>, name: &str, lends: bool) -> Arc<Leased> {
         Arc::new(Leased {
             heap: Some(ForeignHeap::new(name)),
             segments: Mutex::default(),
+            files: lends.then(Mutex::default),
             lease: Arc::clone(lease),
         })
     }
@@ -121,7 +124,7 @@ impl Leased {
             return known;
         }
         channels.retain(|_, known| known.strong_count() > 0);
-        let new = Leased::new(lease, &format!("channel {:x}", lease.channel));
+        let new = Leased::new(lease, &format!("channel {:x}", lease.channel), false);
         channels.insert(lease.channel, Arc::downgrade(&new));
         new
     }
@@ -146,6 +149,10 @@ impl Leased {
         match added {
             Ok(()) => {
                 segments.push(id);
+                if let Some(files) = &self.files {
+                    let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+                    files.push((Arc::new(segment.file), segment.addr, segment.size));
+                }
                 Ok(())
             }
             Err(e) => {
@@ -205,14 +212,14 @@ impl Heaps {
         Heaps {
             lease: Arc::clone(lease),
             inspectors: [Inspector::new(&limits), Inspector::new(&limits)],
-            limits,
             own: OnceLock::new(),
             making: Mutex::default(),
             shared,
             directory: peer.words(0..ENTRIES + 2 * MAX_ENTRIES),
             seen: AtomicUsize::new(0),
             looking: Mutex::default(),
-            theirs: Leased::new(lease, &format!("connection {:x}", lease.id)),
+            theirs: Leased::new(lease, &format!("connection {:x}", lease.id), limits.lends),
+            limits,
             channel: OnceLock::new(),
         }
     }
@@ -284,6 +291,20 @@ impl Heaps {
             self.seen.store(at + 1, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// The segments of the peer's heap, for a sandbox.
+    pub(super) fn peer_segments(
+        &self,
+        peer: &Peer,
+        from: usize,
+    ) -> Result<Vec<PeerSegment>, Error> {
+        self.sync(peer)?;
+        let Some(files) = &self.theirs.files else {
+            return Ok(Vec::new());
+        };
+        let files = files.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(files.get(from..).unwrap_or_default().to_vec())
     }
 
     fn channel(&self) -> &Arc<Leased> {

@@ -13,7 +13,7 @@ const KEEP: usize = 8;
 const KEEP_BYTES: usize = 1 << 20;
 
 /// What examines the graphs of one peer; several threads can at once.
-pub(super) struct Inspector {
+pub(crate) struct Inspector {
     types: Types,
     budget: Budget,
     /// Each has learned what the peer's types are.
@@ -22,13 +22,13 @@ pub(super) struct Inspector {
 }
 
 /// Memory of copies; it goes back to its inspector.
-pub(super) struct Copies {
+pub(crate) struct Copies {
     arena: Option<Arena>,
     home: Weak<Inspector>,
 }
 
 impl Inspector {
-    pub(super) fn new(limits: &Limits) -> Arc<Inspector> {
+    pub(crate) fn new(limits: &Limits) -> Arc<Inspector> {
         Arc::new(Inspector {
             types: limits.types.clone(),
             budget: limits.budget,
@@ -38,7 +38,7 @@ impl Inspector {
     }
 
     /// Copies and checks the graph from `addr`; where its copy lies, and in what. `Err` says what is wrong with it.
-    pub(super) fn copy(
+    pub(crate) fn copy(
         self: &Arc<Self>,
         heap: &ForeignHeap,
         addr: u64,

@@ -14,8 +14,8 @@ use super::rings::ring_bell;
 use crate::Error;
 use crate::message::Body;
 use crate::options::{Trust, Types};
-use crate::registry::ConnId;
-use crate::transport::{Admitted, Link, Peer};
+use crate::registry::{ConnId, Scope, Segment, SegmentId};
+use crate::transport::{Admitted, Lend, Link, Peer, PeerSegment};
 use vernal_heap::walk::Budget;
 
 /// One end of a connection over shared memory.
@@ -36,10 +36,12 @@ impl std::fmt::Debug for ShmLink {
 
 /// How far a side trusts, and how much it takes at once.
 #[derive(Debug, Clone)]
-pub(super) struct Limits {
-    pub(super) trust: Trust,
-    pub(super) budget: Budget,
-    pub(super) types: Types,
+pub(crate) struct Limits {
+    pub(crate) trust: Trust,
+    pub(crate) budget: Budget,
+    pub(crate) types: Types,
+    /// A sandbox reads the peer's heap: its files are kept.
+    pub(crate) lends: bool,
 }
 
 impl ShmLink {
@@ -110,11 +112,35 @@ impl Link for ShmLink {
         self.heaps.own()
     }
 
+    fn lend(&self) -> Option<&dyn Lend> {
+        Some(self)
+    }
+
     fn close(&self) {
         if !self.closed.swap(true, Ordering::AcqRel) {
             // Both sides see the end; the descriptor itself stays until nobody uses it.
             let _ = shutdown(&self.lease.control, Shutdown::Both);
         }
+    }
+}
+
+impl Lend for ShmLink {
+    fn peer_segments(&self, from: usize) -> Result<Vec<PeerSegment>, Error> {
+        self.heaps.peer_segments(&self.peer, from)
+    }
+
+    fn segment(&self, size: u64) -> Result<Segment, Error> {
+        let scope = Scope::Conn(self.lease.id);
+        self.lease.registry().segment(scope, size)
+    }
+
+    fn ready(&self, segment: SegmentId) -> Result<(), Error> {
+        self.lease.registry().ready(segment)
+    }
+
+    fn drop_segment(&self, segment: SegmentId) {
+        // A registry that has ended has taken it back already.
+        let _ = self.lease.registry().drop_segment(segment);
     }
 }
 

@@ -12,7 +12,7 @@ use super::link::Limits;
 use super::segment::Held;
 use crate::Error;
 use crate::inject;
-use crate::options::ChannelOptions;
+use crate::options::{ChannelOptions, Sandbox};
 use crate::registry::{Announcements, Registry};
 use crate::transport::{self, Advance, Listen, Peer};
 use vernal_heap::walk::Budget;
@@ -56,6 +56,7 @@ impl Shm {
                     bytes: options.max_bytes,
                 },
                 types: (&options.types).into(),
+                lends: options.sandbox != Sandbox::None,
             },
             announcements,
             shared: Arc::new(shared),

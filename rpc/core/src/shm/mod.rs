@@ -29,6 +29,8 @@ mod text;
 
 pub use dial::Shm;
 pub use heap::ChannelHeap;
+pub(crate) use inspect::Inspector;
+pub(crate) use link::Limits;
 pub use link::ShmLink;
 pub use listen::ShmListener;
 pub use stats::RingStats;

@@ -6,7 +6,9 @@
 use super::list::table;
 use crate::pool::outcome::{Outcome, Report};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::fs;
+use vernal_rpc_core::modes::{self, Mode as Attacked, Outcome as Ends};
 
 /// Whether a mode protects anybody here.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,8 @@ enum State {
     InForce,
     /// It is chosen per channel or connection.
     Chosen,
+    /// It is part of this version, and the kernel does not offer what it needs.
+    NotOffered,
     /// It is not part of this version, and the kernel offers what it would need.
     NotBuilt,
     /// It is not part of this version, and the kernel does not offer what it would need.
@@ -26,6 +30,7 @@ impl State {
         match self {
             State::InForce => "in force",
             State::Chosen => "chosen per channel",
+            State::NotOffered => "not on this kernel",
             State::NotBuilt => "not built",
             State::NotHere => "not built, not on this kernel",
         }
@@ -36,8 +41,23 @@ struct Mode {
     kind: &'static str,
     name: &'static str,
     state: State,
-    closes: &'static str,
-    leaves: &'static str,
+    closes: Cow<'static, str>,
+    /// What harms only who does it.
+    contains: Cow<'static, str>,
+    leaves: Cow<'static, str>,
+}
+
+/// A row of the table that the test suite runs, `vernal_rpc_core::modes`.
+fn tried(kind: &'static str, name: &'static str, state: State, mode: Attacked) -> Mode {
+    let list = |outcome| modes::list(mode, outcome).into();
+    Mode {
+        kind,
+        name,
+        state,
+        closes: list(Ends::Closed),
+        contains: list(Ends::Contained),
+        leaves: list(Ends::Open),
+    }
 }
 
 fn contains(path: &str, word: &str) -> bool {
@@ -55,93 +75,115 @@ fn kernel() -> (u32, u32) {
     (next(), next())
 }
 
-fn modes() -> Vec<Mode> {
+/// A row that says what it closes and what not.
+fn said(
+    kind: &'static str,
+    name: &'static str,
+    state: State,
+    [closes, leaves]: [&'static str; 2],
+) -> Mode {
+    Mode {
+        kind,
+        name,
+        state,
+        closes: closes.into(),
+        contains: "".into(),
+        leaves: leaves.into(),
+    }
+}
+
+fn all() -> Vec<Mode> {
     let offered = |is: bool| match is {
         true => State::NotBuilt,
         false => State::NotHere,
     };
+    // What helpers are shut in with; a kernel without it makes none.
+    let seccomp = contains("/proc/sys/kernel/seccomp/actions_avail", "errno");
     let uffd = fs::exists("/proc/sys/vm/unprivileged_userfaultfd").unwrap_or(false);
     vec![
-        Mode {
-            kind: "memory",
-            name: "one writer",
-            state: State::InForce,
-            closes: "truncation, growth, a second writable mapping, writing or punching through any descriptor, a new mapping of /proc/self/fd: sealed by the kernel before a peer gets the segment, and looked at by the peer",
-            leaves: "the owner's own mapping, and those that it made before the seal or left to a forked child: the sender can change what it has sent",
-        },
-        Mode {
-            kind: "passing",
-            name: "inline",
-            state: State::InForce,
-            closes: "all changes after sending: the bytes are read once, into private memory",
-            leaves: "nothing",
-        },
-        Mode {
-            kind: "passing",
-            name: "verify by copy",
-            state: State::Chosen,
-            closes: "all changes after sending, wild pointers, wrong types and values, pointers out of the heap, cycles without end, forged metadata: each word is read once, checked, and kept in private memory",
-            leaves: "values that are well formed and wrong; addresses are not secrets",
-        },
-        Mode {
-            kind: "passing",
-            name: "plain",
-            state: State::Chosen,
-            closes: "nothing but pointers of the argument itself that lie outside of the peer's memory",
-            leaves: "everything else: for processes that trust each other",
-        },
-        Mode {
-            kind: "seal",
-            name: "bpf-lsm",
-            state: offered(contains("/sys/kernel/security/lsm", "bpf")),
-            closes: "",
-            leaves: "",
-        },
-        Mode {
-            kind: "seal",
-            name: "userfaultfd",
-            state: offered(uffd && kernel() >= (5, 19)),
-            closes: "",
-            leaves: "decided against: a forked child, a kept descriptor or an earlier second mapping writes through it (docs/adr/0019)",
-        },
-        Mode {
-            kind: "seal",
-            name: "seccomp",
-            state: offered(contains(
+        said(
+            "memory",
+            "one writer",
+            State::InForce,
+            [
+                "truncation, growth, a second writable mapping, writing or punching through any descriptor, a new mapping of /proc/self/fd: sealed by the kernel before a peer gets the segment, and looked at by the peer",
+                "the owner's own mapping, and those that it made before the seal or left to a forked child: the sender can change what it has sent",
+            ],
+        ),
+        said(
+            "passing",
+            "inline",
+            State::InForce,
+            [
+                "all changes after sending: the bytes are read once, into private memory",
+                "nothing",
+            ],
+        ),
+        said(
+            "passing",
+            "verify by copy",
+            State::Chosen,
+            [
+                "all changes after sending, wild pointers, wrong types and values, pointers out of the heap, cycles without end, forged metadata: each word is read once, checked, and kept in private memory",
+                "values that are well formed and wrong; addresses are not secrets",
+            ],
+        ),
+        said(
+            "passing",
+            "plain",
+            State::Chosen,
+            [
+                "nothing but pointers of the argument itself that lie outside of the peer's memory",
+                "everything else: for processes that trust each other",
+            ],
+        ),
+        said(
+            "seal",
+            "bpf-lsm",
+            offered(contains("/sys/kernel/security/lsm", "bpf")),
+            ["", ""],
+        ),
+        said(
+            "seal",
+            "userfaultfd",
+            offered(uffd && kernel() >= (5, 19)),
+            [
+                "",
+                "decided against: a forked child, a kept descriptor or an earlier second mapping writes through it (docs/adr/0019)",
+            ],
+        ),
+        said(
+            "seal",
+            "seccomp",
+            offered(contains(
                 "/proc/sys/kernel/seccomp/actions_avail",
                 "user_notif",
             )),
-            closes: "",
-            leaves: "",
-        },
-        Mode {
-            kind: "seal",
-            name: "mprotect",
-            state: State::NotBuilt,
-            closes: "",
-            leaves: "advisory: the sender can take it back",
-        },
-        Mode {
-            kind: "sandbox",
-            name: "verify",
-            state: State::Chosen,
-            closes: "what verify by copy closes: the handler runs on memory that nobody else can change",
-            leaves: "errors of the handler itself",
-        },
-        Mode {
-            kind: "sandbox",
-            name: "keys",
-            state: offered(contains("/proc/cpuinfo", "ospke")),
-            closes: "",
-            leaves: "",
-        },
-        Mode {
-            kind: "sandbox",
-            name: "process",
-            state: State::NotBuilt,
-            closes: "",
-            leaves: "",
-        },
+            ["", ""],
+        ),
+        said(
+            "seal",
+            "mprotect",
+            State::NotBuilt,
+            ["", "advisory: the sender can take it back"],
+        ),
+        tried("sandbox", "none, plain", State::Chosen, Attacked::Plain),
+        tried("sandbox", "verify", State::Chosen, Attacked::Verify),
+        tried(
+            "sandbox",
+            "process",
+            match seccomp {
+                true => State::Chosen,
+                false => State::NotOffered,
+            },
+            Attacked::Process,
+        ),
+        said(
+            "sandbox",
+            "keys",
+            offered(contains("/proc/cpuinfo", "ospke")),
+            ["", ""],
+        ),
     ]
 }
 
@@ -153,14 +195,19 @@ fn row(mode: Option<&Mode>) -> Vec<String> {
 }
 
 fn json_of(m: &Mode) -> Value {
-    json!({"kind": m.kind, "mode": m.name, "state": m.state.text(), "closes": m.closes, "does_not_close": m.leaves})
+    json!({"kind": m.kind, "mode": m.name, "state": m.state.text(), "closes": m.closes, "contains": m.contains, "does_not_close": m.leaves})
 }
 
 pub fn run() -> Outcome {
-    let modes = modes();
+    let modes = all();
     let mut text = table(&modes, row);
     for m in &modes {
-        for (what, list) in [("closes", m.closes), ("does not close", m.leaves)] {
+        let lists = [
+            ("closes", &m.closes),
+            ("contains (harms its own caller only)", &m.contains),
+            ("does not close", &m.leaves),
+        ];
+        for (what, list) in lists {
             if !list.is_empty() {
                 text.push_str(&format!("\n\n{} {} {what}: {list}", m.kind, m.name));
             }
