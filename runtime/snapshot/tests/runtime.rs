@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use vernal_abi as abi;
 use vernal_snapshot::{op_begin, op_end, runtime, thread};
 
@@ -233,12 +234,19 @@ fn a_store_that_races_with_a_commit_is_found_by_the_next() {
     let _alone = alone();
     const LINES: u64 = 4;
     const PASSES: i64 = 40_000;
+    const ENOUGH: Duration = Duration::from_secs(30);
     let m = Map::new(1 << 16);
     let (turn, done) = (AtomicI64::new(0), AtomicBool::new(false));
     let mut lost = 0;
     std::thread::scope(|s| {
         s.spawn(|| {
+            let begun = Instant::now();
             for p in 1..=PASSES {
+                // Each pass waits for both threads' turns: on a machine that has much else to do they take milliseconds.
+                if begun.elapsed() > ENOUGH {
+                    println!("{p} of {PASSES} passes in {ENOUGH:?}");
+                    break;
+                }
                 for word in 0..LINES * 8 {
                     m.set(word, p as u64);
                 }

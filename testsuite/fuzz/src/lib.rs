@@ -5,12 +5,17 @@
 
 mod archive;
 mod format;
+mod graph;
+mod greet;
 mod heap;
 mod input;
 mod journal;
 mod log;
 mod media;
+mod peer;
 mod proto;
+mod ring;
+mod wire;
 
 /// One parser, or one way into it.
 #[derive(Debug, Clone, Copy)]
@@ -31,14 +36,20 @@ pub const TARGETS: &[Target] = &[
     target("archive-manifest", archive::manifest),
     target("archive-whole", archive::whole),
     target("direct-log", log::recover),
+    target("greeting", greet::packet),
     target("heap", heap::hostile),
     target("journal", journal::recover),
     target("journal-payload", journal::payload),
     target("log-space", log::space),
+    target("peer", peer::examine),
     target("pool-page", format::pool_page),
     target("proto", proto::packets),
+    target("ring", ring::hostile),
     target("slots", format::slots),
+    target("tcp-frames", greet::frames),
+    target("tcp-hello", greet::hello),
     target("types", format::types),
+    target("wire", wire::decode),
 ];
 
 /// The target called `name`.

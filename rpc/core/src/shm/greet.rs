@@ -134,6 +134,12 @@ impl Greeting {
     }
 }
 
+/// Whether a packet is a greeting: what a fuzzer calls.
+#[doc(hidden)]
+pub fn check_greeting(packet: &[u8]) -> Result<(), Error> {
+    Greeting::decode(packet, "a peer").map(|_| ())
+}
+
 /// The status of a server that cannot talk to this client.
 pub(super) const REFUSED_INCOMPATIBLE: u32 = 1;
 

@@ -28,6 +28,8 @@ mod stats;
 mod text;
 
 pub use dial::Shm;
+#[doc(hidden)]
+pub use greet::check_greeting;
 pub use heap::ChannelHeap;
 pub(crate) use inspect::Inspector;
 pub(crate) use link::Limits;

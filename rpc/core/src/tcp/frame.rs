@@ -94,6 +94,11 @@ impl Header {
         if (shape == Shape::Named) != (kind == Kind::Release) {
             return Err("only a release names an object without sending it".into());
         }
+        // What came with any other kind would be kept for a call that never takes it, message after message.
+        let sends = matches!(shape, Shape::Object | Shape::Shared | Shape::Unsent);
+        if sends && !matches!(kind, Kind::Call | Kind::Reply | Kind::Item) {
+            return Err(format!("a message of kind {kind:?} has an object"));
+        }
         Ok(Header {
             length,
             kind,
@@ -117,7 +122,7 @@ mod tests {
             (Kind::Call, Shape::Bytes, TEXT_MAX as u64),
             (Kind::Reply, Shape::Object, 1 << 20),
             (Kind::Item, Shape::Shared, 0),
-            (Kind::Error, Shape::Unsent, 7),
+            (Kind::Reply, Shape::Unsent, 7),
             (Kind::Release, Shape::Named, 0),
         ] {
             let header = Header {
@@ -161,5 +166,15 @@ mod tests {
         with(9, 5);
         with(10, 1);
         with(11, 1);
+        for shape in [Shape::Object, Shape::Shared, Shape::Unsent] {
+            for kind in 1..=9 {
+                let mut bytes = good;
+                (bytes[8], bytes[9]) = (kind, shape as u8);
+                let kind = Kind::from_wire(kind).expect("a kind");
+                let carries = matches!(kind, Kind::Call | Kind::Reply | Kind::Item);
+                let decoded = Header::decode(&bytes, 1 << 20);
+                assert_eq!(decoded.is_ok(), carries, "{kind:?} {shape:?}");
+            }
+        }
     }
 }

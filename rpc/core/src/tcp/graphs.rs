@@ -192,3 +192,57 @@ impl Graphs {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn graphs(bytes: u64) -> Graphs {
+        let budget = Budget { objects: 10, bytes };
+        Graphs::new("it", Arc::default(), budget, None)
+    }
+
+    fn waiting(graphs: &Graphs) -> (usize, u64) {
+        let state = lock(&graphs.state);
+        (state.entries.len(), state.bytes)
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let graphs = graphs(1 << 20);
+        let longest = Graphs::longest(graphs.budget);
+        let image = || Ok(vec![0; longest as usize / 2]);
+        let handles: Vec<u64> = (0..9)
+            .map(|_| graphs.arrived(None, None, image()))
+            .collect();
+        // Twice the longest one: four halves of it.
+        assert_eq!(waiting(&graphs), (9, longest * 2));
+        let too_many = |handle: &u64| {
+            let why = graphs.admit(*handle, 1).expect_err("no graph");
+            why.contains("wait to be taken")
+        };
+        let refused: Vec<bool> = handles.iter().map(too_many).collect();
+        assert_eq!(refused, [vec![false; 4], vec![true; 5]].concat());
+        assert_eq!(waiting(&graphs).1, 0);
+        assert!(handles.iter().all(|h| graphs.released(*h).is_none()));
+        assert_eq!(waiting(&graphs), (0, 0));
+    }
+
+    #[test]
+    fn arguments_go_with_their_calls() {
+        let graphs = graphs(1 << 20);
+        graphs.arrived(Some(7), None, Ok(vec![0; 100]));
+        let handle = graphs.arrived(Some(7), None, Ok(vec![0; 50]));
+        // A number that is used twice keeps one argument only.
+        assert_eq!(waiting(&graphs), (1, 50));
+        graphs.answered(8);
+        assert_eq!(waiting(&graphs), (1, 50));
+        graphs.answered(7);
+        assert_eq!(waiting(&graphs), (0, 0));
+        assert!(graphs.admit(handle, 1).is_err());
+        // The peer's own address of what it waits for.
+        let handle = graphs.arrived(None, Some(64), Err("none".into()));
+        assert_eq!(graphs.released(handle), Some(64));
+        assert_eq!(graphs.released(handle), None);
+    }
+}

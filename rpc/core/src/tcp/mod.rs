@@ -17,6 +17,8 @@
 //! [`SILENCE`].
 
 mod dial;
+#[doc(hidden)]
+pub mod feed;
 mod frame;
 mod graphs;
 mod halves;

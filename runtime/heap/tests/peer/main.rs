@@ -2,5 +2,6 @@
 
 mod attacks;
 mod lengths;
+mod once;
 mod random;
 mod world;

@@ -6,6 +6,7 @@
 mod compiler;
 mod direct;
 mod heap;
+mod rpc;
 mod runs;
 mod runtime;
 mod table;
@@ -16,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The mutants of every run: of the journal, its records and formats, of the direct mode, of the runtime, of the heap, of the compiler
-/// pass.
+/// The mutants of every run: of the journal, its records and formats, of the direct mode, of the runtime, of the heap, of what peers
+/// of calls send, of the compiler pass.
 pub fn usual() -> impl Iterator<Item = &'static Mutant> {
     [
         table::MUTANTS,
@@ -25,6 +26,7 @@ pub fn usual() -> impl Iterator<Item = &'static Mutant> {
         direct::MUTANTS,
         runtime::MUTANTS,
         heap::MUTANTS,
+        rpc::MUTANTS,
         compiler::MUTANTS,
     ]
     .into_iter()
@@ -33,7 +35,7 @@ pub fn usual() -> impl Iterator<Item = &'static Mutant> {
 
 /// Every mutant, those of soak included.
 pub fn all() -> impl Iterator<Item = &'static Mutant> {
-    usual().chain(heap::MORE).chain(runtime::MORE)
+    usual().chain([heap::MORE, rpc::MORE, runtime::MORE].into_iter().flatten())
 }
 
 /// One change of a source file.
