@@ -17,6 +17,7 @@ mod client;
 mod error;
 mod exclusive;
 mod inject;
+mod latency;
 mod message;
 pub mod modes;
 mod options;
@@ -26,11 +27,13 @@ mod sandbox;
 mod server;
 pub mod shm;
 pub mod tcp;
+mod trace;
 pub mod transport;
 pub mod wire;
 
 pub use client::{Connection, PendingCall, Reply, Stream};
 pub use error::{Code, Error, Failure};
+pub use latency::Latency;
 pub use message::{Body, INLINE_MAX, Kind, Message, TEXT_MAX};
 pub use options::{
     CallOptions, ChannelOptions, ConnectOptions, Passed, Sandbox, Trust, WaitPolicy, program_types,

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::Error;
 use vernal_pool::Pool;
 
+use crate::latency::Latency;
 use crate::message::{Body, Message};
 use crate::options::{ConnectOptions, Passed};
 use crate::registry::{Segment, SegmentId};
@@ -79,6 +80,15 @@ pub trait Link: Send + Sync {
     /// The memory of the connection, for a sandbox. `None`: the two sides share none.
     fn lend(&self) -> Option<&dyn Lend> {
         None
+    }
+
+    /// A call was measured: how long it took from sending it until its caller had the answer, or from reading it until its answer was
+    /// sent. Called for few calls only.
+    fn timed(&self, _took: Duration) {}
+
+    /// What [`Link::timed`] was told.
+    fn latency(&self) -> Latency {
+        Latency::default()
     }
 
     /// This side is done: the peer sees the connection end. Idempotent.

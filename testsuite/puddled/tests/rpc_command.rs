@@ -103,6 +103,10 @@ fn top_shows_what_ring_segments_count() {
     assert_eq!(row["client_messages"], 0x41);
     assert_eq!(row["server_messages"], 0);
     assert_eq!(row["client_messages_per_second"], 0.0);
+    // Which neither says how far it trusts, nor has measured a call.
+    assert_eq!(row["client_trusts"], "?");
+    assert_eq!(row["call"]["all"]["measured"], 0);
+    assert!(row["call"]["all"]["p50_ns"].is_null(), "{row}");
     let words = text(&place, &["top", "--once", "--interval", "0.01"]);
     assert!(
         words.contains("1 connections") && words.contains("65"),
@@ -169,9 +173,23 @@ fn top_shows_the_traffic_of_programs() {
         let rows = top["connections"].as_array().expect("rows").clone();
         rows.iter().any(|r| {
             let sent = |side: &str| r[side].as_u64().unwrap_or(0);
-            sent("client_messages") > 0 && sent("server_messages") > 0
+            let seen = |what: &str| {
+                let all = &r[what]["all"];
+                let ns = |q: &str| all[q].as_u64().unwrap_or(0);
+                ns("measured") > 0 && 0 < ns("p50_ns") && ns("p50_ns") <= ns("p99_ns")
+            };
+            let trusts = |side: &str| r[side] == "verify";
+            sent("client_messages") > 0
+                && sent("server_messages") > 0
+                && seen("call")
+                && seen("served")
+                && trusts("client_trusts")
+                && trusts("server_trusts")
+                && r["leases"].as_u64() >= Some(2)
         })
     });
+    let words = text(&place, &["top", "--once", "--interval", "0.01"]);
+    assert!(words.contains("CALL P50 / P99"), "{words}");
     client.kill();
     server.kill();
     assert_empty(&place, &[]);

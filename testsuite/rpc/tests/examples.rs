@@ -1,4 +1,5 @@
-//! The examples of RPC in C and C++, built as their comments say and run against a real puddled; and a client that lies.
+//! The examples of RPC in C and C++, built as their comments say and run against a real puddled; a client that lies; and what the examples
+//! do not use.
 
 mod place;
 
@@ -60,4 +61,14 @@ fn a_client_that_lies_is_refused_and_the_server_goes_on() {
     assert_eq!(said, expected);
     assert!(server.runs());
     assert_eq!(place.says(&words, &["ask", "demo/liar", "be"]), "1: beta\n");
+}
+
+/// Streams, calls that are polled or given up, the heap of the channel, handlers that run at once: all over the C interface.
+#[test]
+fn what_the_examples_do_not_use_works_in_c() {
+    let place = Place::new("calls");
+    let calls = place.build("programs/calls.c");
+    let server = place.serve(&calls, &["serve", "demo/calls", "3"]);
+    assert_eq!(place.says(&calls, &["use", "demo/calls"]), "all is well\n");
+    server.ends_well();
 }

@@ -1,5 +1,7 @@
 //! Two processes and a real puddled: objects by pointer, both ways, in heaps that grow; what dies, restarts, or sleeps.
 
+use std::process::{Command, Stdio};
+
 use vernal_puddled_tests::Actor;
 use vernal_rpc_tests::conformance::eventually;
 use vernal_rpc_tests::world::{World, field};
@@ -239,4 +241,68 @@ fn an_idle_server_sleeps() {
     for conn in &conns {
         assert_eq!(client.ok(&format!("echo {conn} 100")), "true");
     }
+}
+
+/// With the environment asking for it, each call and each handler is a line: who, what, how it was passed, how it ended.
+#[test]
+fn calls_and_handlers_are_traced() {
+    let world = world();
+    let log = |name: &str| world.place.dir().join(format!("{name}.trace"));
+    let traced = |name: &str| {
+        let actor = std::path::Path::new(env!("CARGO_BIN_EXE_rpc-actor"));
+        let program = world.place.copy_of(actor, name);
+        let mut command = Command::new(&program);
+        let file = std::fs::File::create(log(name)).expect("a file");
+        command
+            .env("VERNAL_RPC_TRACE", "1")
+            .stderr(Stdio::from(file));
+        world.place.run_command(command, program, None)
+    };
+    let (mut server, mut client) = (traced("server"), traced("client"));
+    let (server_pid, client_pid) = (server.pid(), client.pid());
+    server.ok("serve shop/stock verify 0");
+    let conn = client.ok("connect shop/stock verify block");
+    assert_eq!(client.ok(&format!("echo {conn} 40")), "true");
+    assert_eq!(client.ok(&format!("sum {conn} 10")), "10 45");
+    client.ask(&format!("wild {conn} 8 0"));
+    client.end();
+    server.ok("shutdown shop/stock");
+    server.end();
+    let lines = |name: &str, span: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(log(name)).expect("a trace");
+        let lines = text.lines().filter(|line| line.starts_with(span));
+        lines.map(str::to_owned).collect()
+    };
+    let all_in = |line: &str, parts: &[&str]| parts.iter().all(|part| line.contains(part));
+    let calls = lines("client", "rpc.call ");
+    let peer = format!("(pid {server_pid})");
+    let has = |lines: &[String], parts: &[&str]| lines.iter().any(|line| all_in(line, parts));
+    for parts in [
+        [" method=1 ", " passed=Inline ", " outcome=\"ok\" "],
+        [" method=2 ", " object=", " outcome=\"ok\" "],
+        [" method=2 ", " object=8 ", "bad argument"],
+    ] {
+        assert!(has(&calls, &parts), "{parts:?}: {calls:#?}");
+    }
+    assert!(
+        calls.iter().all(|line| all_in(line, &[&peer, " took="])),
+        "{calls:#?}"
+    );
+    let served = lines("server", "rpc.serve ");
+    let pid = format!(" pid={client_pid} ");
+    for parts in [
+        [" method=1 ", " passed=Inline ", " outcome=Reply "],
+        [" method=2 ", " passed=Copied ", " outcome=Reply "],
+        [" method=2 ", " object=8 ", "bad argument"],
+    ] {
+        assert!(has(&served, &parts), "{parts:?}: {served:#?}");
+    }
+    assert!(
+        served
+            .iter()
+            .all(|line| all_in(line, &[&pid, " uid=", " took="])),
+        "{served:#?}"
+    );
+    assert_eq!(calls.len(), served.len());
+    world.settled(0, 0, 0);
 }

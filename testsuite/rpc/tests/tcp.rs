@@ -453,3 +453,80 @@ fn hostile_servers_harm_nobody() {
         }
     });
 }
+
+/// From now on this socket's host is gone: nothing that arrives reaches the socket, so nothing is acknowledged, no probe is answered, and
+/// no end is sent.
+fn vanish(socket: &TcpStream) {
+    use std::os::fd::AsRawFd;
+    // BPF_RET | BPF_K, 0: the socket takes no byte of any packet.
+    let mut none = libc::sock_filter {
+        code: 0x06,
+        jt: 0,
+        jf: 0,
+        k: 0,
+    };
+    let program = libc::sock_fprog {
+        len: 1,
+        filter: &raw mut none,
+    };
+    // SAFETY: the program and its one instruction live through the call, which copies them.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// A host that vanishes without a word is noticed, whether it was asked something or not.
+#[test]
+fn hosts_that_vanish_are_noticed() {
+    let tcp = Tcp::new().with_silence(std::time::Duration::from_secs(2));
+    let server = Server::start(&Loopback(tcp.clone()), ChannelOptions::default());
+    let (host, name) = server
+        .address
+        .trim_start_matches("tcp://")
+        .split_once('/')
+        .expect("an address");
+    let mut welcome = vec![0; 40];
+    let mut idle = TcpStream::connect(host).expect("connects");
+    idle.write_all(&greeting(name)).expect("sent");
+    idle.read_exact(&mut welcome).expect("an answer");
+    eventually("the client is there", || {
+        server.channel.stats().clients == 1
+    });
+    vanish(&idle);
+    // A server that answers, and is gone when it is called; the same for one that is never called.
+    let door = std::net::TcpListener::bind(ANY).expect("a port");
+    let address = format!("tcp://{}/shop", door.local_addr().expect("an address"));
+    let connect = || {
+        std::thread::scope(|scope| {
+            let accepted = scope.spawn(|| {
+                let (mut socket, _) = door.accept().expect("a client");
+                socket.write_all(&welcome).expect("sent");
+                socket
+            });
+            let conn = Connection::connect(&tcp, &address, &client_options()).expect("connects");
+            (conn, accepted.join().expect("a socket"))
+        })
+    };
+    let (called, socket) = connect();
+    vanish(&socket);
+    let (silent, other) = connect();
+    let waiting = silent.start(ECHO, word(1), &patient()).expect("sent");
+    let mut call = [0; 48];
+    (&other).read_exact(&mut call).expect("a call");
+    vanish(&other);
+    let ended = called.call(ECHO, word(1), &CallOptions::default());
+    assert!(matches!(ended, Err(Error::PeerDied { .. })), "{ended:?}");
+    // Everything that it was sent was acknowledged: only probes tell.
+    let ended = waiting.wait();
+    assert!(matches!(ended, Err(Error::PeerDied { .. })), "{ended:?}");
+    eventually("the server notices", || server.channel.stats().clients == 0);
+    // None of them has ended by itself.
+    drop((idle, socket, other));
+}

@@ -21,11 +21,13 @@ pub use stream::Stream;
 
 use crate::error::{Code, Error, Failure};
 use crate::exclusive::Exclusive;
+use crate::latency::{Latency, is_sampled};
 use crate::message::{Body, Kind, Message};
 use crate::options::{CallOptions, ConnectOptions};
 use crate::outbox::Outbox;
+use crate::trace;
 use crate::transport::{Dial, Endpoint, Link, Peer, Rx};
-use table::{Delivery, Table};
+use table::{Delivery, PLACE_BITS, Table};
 
 /// A connection to a server. Clones are the same connection; it ends when the last one is dropped, and no call, stream or object of it is
 /// held any more.
@@ -117,6 +119,7 @@ impl Connection {
 
     /// A connection over an endpoint that has greeted.
     pub fn over(endpoint: Endpoint, options: &ConnectOptions) -> Connection {
+        trace::init();
         let Endpoint { tx, rx, link } = endpoint;
         let inner = Inner {
             link,
@@ -154,11 +157,22 @@ impl Connection {
     /// Calls a method and waits for its reply.
     #[inline]
     pub fn call(&self, method: u32, argument: Body, options: &CallOptions) -> Result<Reply, Error> {
+        if trace::is_on() {
+            return trace::call(self, method, argument, |argument| {
+                self.call_now(method, argument, options)
+            });
+        }
+        self.call_now(method, argument, options)
+    }
+
+    #[inline]
+    fn call_now(&self, method: u32, argument: Body, options: &CallOptions) -> Result<Reply, Error> {
         let deadline = deadline_of(options);
         let started = self
             .inner
             .start(method, argument, options, deadline, false)?;
         let answer = self.inner.wait_answer(started, method, deadline)?;
+        self.inner.timed(&started);
         self.inner.reply(method, answer, options.reply_type)
     }
 
@@ -203,6 +217,12 @@ impl Connection {
         ))
     }
 
+    /// How long calls took, from sending until their caller had the answer, over the whole connection. The first calls are all measured,
+    /// then one in 64; streams are not.
+    pub fn latency(&self) -> Latency {
+        self.inner.link.latency()
+    }
+
     /// Whether calls can be made still.
     pub fn is_open(&self) -> bool {
         !self.inner.dead.load(Ordering::Acquire) && !self.inner.draining.load(Ordering::Acquire)
@@ -223,6 +243,8 @@ fn deadline_of(options: &CallOptions) -> Option<Instant> {
 pub(crate) struct Started {
     index: usize,
     call: u64,
+    /// When, if it is one of the calls that are measured.
+    begun: Option<Instant>,
 }
 
 impl Inner {
@@ -261,6 +283,9 @@ impl Inner {
                     });
                 };
                 message.call = call;
+                // The first call of a place has number 1.
+                let number = (call >> PLACE_BITS).wrapping_sub(1);
+                let begun = is_sampled(number).then(Instant::now);
                 match sending.outbox.try_send(&message) {
                     Ok(true) => {
                         // The place of a call that is sent after `fail_all` would wait for ever.
@@ -270,7 +295,7 @@ impl Inner {
                             }
                             return Err(self.why_closed(method));
                         }
-                        return Ok(Started { index, call });
+                        return Ok(Started { index, call, begun });
                     }
                     Ok(false) => {}
                     Err(e) => {
@@ -286,6 +311,14 @@ impl Inner {
             }
             // The ring is full: the server reads, or is dead, or waits for this side to read.
             self.wait_room(method, deadline, &mut nap)?;
+        }
+    }
+
+    /// A call has its answer.
+    #[inline(always)]
+    fn timed(&self, started: &Started) {
+        if let Some(begun) = started.begun {
+            self.link.timed(begun.elapsed());
         }
     }
 

@@ -53,6 +53,7 @@ impl PendingCall {
         let answer = self
             .inner
             .wait_answer(started, self.method, self.deadline)?;
+        self.inner.timed(&started);
         self.inner.reply(self.method, answer, self.reply_type)
     }
 
@@ -96,6 +97,7 @@ impl Future for PendingCall {
         }
         this.started = None;
         let answer = place.take();
+        this.inner.timed(&started);
         let reply = answer
             .ok_or_else(|| this.inner.why_closed(this.method))
             .and_then(|answer| this.inner.reply(this.method, answer, this.reply_type));

@@ -17,7 +17,7 @@ const FILLING: u32 = 2;
 const DONE: u32 = 3;
 
 /// Bits of a call's number that name its place; the rest counts the uses of the place.
-const PLACE_BITS: u32 = 16;
+pub(super) const PLACE_BITS: u32 = 16;
 
 /// Items of a stream that its sender may have under way without credit.
 pub(crate) const WINDOW: u32 = 32;

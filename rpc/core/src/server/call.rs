@@ -10,6 +10,7 @@ use super::run::Inbox;
 use crate::error::{Code, Error, Failure};
 use crate::message::{Body, Kind, Message};
 use crate::options::Passed;
+use crate::trace;
 use crate::transport::{Admitted, Peer};
 
 /// A call. Dropped when the handler returns: nothing of the argument may be kept.
@@ -168,7 +169,8 @@ fn gone(error: Error) -> Failure {
     Failure::new(Code::Cancelled, error.to_string())
 }
 
-/// Admits the argument, runs the handler, and makes the answer's message.
+/// Admits the argument, runs the handler, and makes the answer's message; in a span if somebody listens.
+#[inline]
 pub(crate) fn perform(
     client: &Client,
     running: &Running,
@@ -177,10 +179,30 @@ pub(crate) fn perform(
     deadline: Option<Instant>,
     inbox: Option<&mut Inbox>,
 ) -> Message {
+    let handle =
+        |passed: &mut Passed| handle(client, running, method, message, deadline, inbox, passed);
+    match trace::is_on() {
+        false => handle(&mut Passed::Inline),
+        true => trace::serve(client.link.peer(), message, handle),
+    }
+}
+
+fn handle(
+    client: &Client,
+    running: &Running,
+    method: &Method,
+    message: &Message,
+    deadline: Option<Instant>,
+    inbox: Option<&mut Inbox>,
+    passed: &mut Passed,
+) -> Message {
     if let Some(guard) = &client.guard {
         return guard.perform(client, running, method, message, deadline, inbox);
     }
     let answer = admit(client, method, message).and_then(|argument| {
+        if let Some(admitted) = &argument {
+            *passed = admitted.passed;
+        }
         let mut call = Call {
             client,
             running,

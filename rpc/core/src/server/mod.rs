@@ -23,6 +23,7 @@ use crate::options::{ChannelOptions, Sandbox};
 use crate::sandbox::Cell;
 use crate::shm::{ChannelHeap, Shm};
 use crate::tcp::Tcp;
+use crate::trace;
 use crate::transport::Listen;
 use methods::{Method, Methods};
 
@@ -88,6 +89,7 @@ pub(crate) struct Inner {
 impl Channel {
     /// A channel without a transport: [`Channel::listen`] gives it one or several.
     pub fn new(name: &str, options: ChannelOptions) -> Result<Channel, Error> {
+        trace::init();
         let nudge = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| Error::os("making an event", e))?;
         Ok(Channel {

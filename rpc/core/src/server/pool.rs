@@ -18,6 +18,8 @@ pub(crate) struct Job {
     pub(crate) method: Arc<Method>,
     pub(crate) message: Message,
     pub(crate) deadline: Option<Instant>,
+    /// When it was read, if it is one of the calls that are measured.
+    pub(crate) begun: Option<Instant>,
 }
 
 /// Calls that wait at once, over all clients; more are refused.
@@ -129,6 +131,8 @@ impl Job {
         if self.client.send(answer).is_err() {
             // The thread that polls sees the link end.
             self.client.link.close();
+        } else if let Some(begun) = self.begun {
+            self.client.link.timed(begun.elapsed());
         }
         // After the answer: a server that goes away waits for this, then closes.
         self.client.end_job(&self.running);

@@ -13,6 +13,7 @@ use super::conn::{Client, Running};
 use super::methods::View;
 use super::pool::{Job, Pool};
 use crate::error::{Code, Error, Failure};
+use crate::latency::is_sampled;
 use crate::message::{Body, Kind, Message};
 use crate::transport::Rx;
 
@@ -206,6 +207,7 @@ impl Seat {
         // One thread counts: no locked instruction.
         let calls = counters.calls.load(Ordering::Relaxed).wrapping_add(1);
         counters.calls.store(calls, Ordering::Relaxed);
+        let begun = is_sampled(calls.wrapping_sub(1)).then(Instant::now);
         if draining {
             return self.refuse(
                 channel,
@@ -229,6 +231,7 @@ impl Seat {
                 method: Arc::clone(method),
                 message,
                 deadline,
+                begun,
             };
             return match pool.push(job) {
                 Ok(()) => Ok(()),
@@ -248,7 +251,11 @@ impl Seat {
         if answer.kind == Kind::Error {
             counters.failed.fetch_add(1, Ordering::Relaxed);
         }
-        client.send(answer)
+        client.send(answer)?;
+        if let Some(begun) = begun {
+            client.link.timed(begun.elapsed());
+        }
+        Ok(())
     }
 
     #[cold]

@@ -84,7 +84,7 @@ pub(super) fn endpoint(
     heaps: Heaps,
 ) -> Result<Endpoint, Error> {
     let published = heaps.published(&own.held);
-    let link = Arc::new(ShmLink::new(peer, lease, heaps));
+    let link = Arc::new(ShmLink::new(peer, lease, heaps, own));
     let (tx, rx) = halves(own, theirs, &link, published)?;
     Ok(Endpoint {
         tx: Box::new(tx),

@@ -203,6 +203,11 @@ fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
 }
 
 impl Heaps {
+    /// How far the peer is trusted.
+    pub(super) fn trust(&self) -> Trust {
+        self.limits.trust
+    }
+
     pub(super) fn new(
         lease: &Arc<Lease>,
         shared: Option<Arc<ChannelHeap>>,

@@ -5,6 +5,8 @@
 //!   byte 64    statistics  messages sent, messages received, bytes of texts sent   (for tools; written by the owner now and then)
 //!   byte 128   directory   how many segments of heaps the owner has published
 //!   byte 192   entries     segment, kind: 16 bytes each, MAX_ENTRIES of them
+//!   byte 2752  mode        how far the owner trusts the peer                          (for tools)
+//!   byte 2816  latency     sum in ns, then the buckets of a histogram: of calls (client), of handlers (server)   (for tools)
 //!   byte 4096  ring        the owner's line, then its outgoing slots (vernal-ring's area)
 //!   then       texts       plain bytes that do not fit into a slot, page-aligned, to the end of what they need
 //! ```
@@ -33,6 +35,10 @@ pub(super) const COUNT: usize = 16;
 pub(super) const ENTRIES: usize = 24;
 /// Segments of heaps that one side can publish on one connection.
 pub(super) const MAX_ENTRIES: usize = 160;
+/// How far the owner of the segment trusts its peer: see `stats`.
+pub(super) const MODE: usize = ENTRIES + 2 * MAX_ENTRIES;
+/// First word of the histogram of how long calls take.
+pub(super) const LATENCY: usize = MODE + 8;
 /// First word of the ring.
 pub(super) const RING: usize = 512;
 
@@ -89,7 +95,8 @@ impl Layout {
 }
 
 const _: () = {
-    assert!((ENTRIES + 2 * MAX_ENTRIES) <= RING);
+    assert!(LATENCY + crate::latency::WORDS <= RING);
+    assert!(MODE * 8 == 2752 && LATENCY * 8 == 2816);
     assert!(TEXT_MAX.is_multiple_of(8));
 };
 

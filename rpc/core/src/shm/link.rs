@@ -3,15 +3,21 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use vernal_pool::Pool;
 
+use super::dial::Side;
 use super::heap::Heaps;
+use super::layout::{LATENCY, MODE};
 use super::lease::Lease;
 use super::rings::ring_bell;
+use super::segment::Words;
+use super::stats::mode_word;
 use crate::Error;
+use crate::latency::{Latency, Recorder, WORDS};
 use crate::message::Body;
 use crate::options::{Trust, Types};
 use crate::registry::{ConnId, Scope, Segment, SegmentId};
@@ -24,6 +30,8 @@ pub struct ShmLink {
     lease: Arc<Lease>,
     pub(super) heaps: Heaps,
     closed: AtomicBool,
+    /// In this side's ring segment, where tools find it.
+    latency: Recorder<Words>,
 }
 
 impl std::fmt::Debug for ShmLink {
@@ -45,8 +53,13 @@ pub(crate) struct Limits {
 }
 
 impl ShmLink {
-    pub(super) fn new(peer: Peer, lease: Arc<Lease>, heaps: Heaps) -> ShmLink {
+    pub(super) fn new(peer: Peer, lease: Arc<Lease>, heaps: Heaps, own: &Side) -> ShmLink {
+        let words = own.held.words(MODE..LATENCY + WORDS);
+        if let Some(mode) = words.as_ref().first() {
+            mode.store(mode_word(heaps.trust()), Ordering::Relaxed);
+        }
         ShmLink {
+            latency: Recorder::over(own.held.words(LATENCY..LATENCY + WORDS)),
             peer,
             lease,
             heaps,
@@ -114,6 +127,14 @@ impl Link for ShmLink {
 
     fn lend(&self) -> Option<&dyn Lend> {
         Some(self)
+    }
+
+    fn timed(&self, took: Duration) {
+        self.latency.record(took);
+    }
+
+    fn latency(&self) -> Latency {
+        self.latency.read()
     }
 
     fn close(&self) {

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vernal_heap::walk::Budget;
@@ -11,7 +11,7 @@ use vernal_heap::walk::Budget;
 use super::graphs::Graphs;
 use super::halves::endpoint;
 use super::hello::{Hello, NAME_MAX, Status, TOKEN_MAX};
-use super::link::{TcpLink, prepare};
+use super::link::{SILENCE, TcpLink, prepare};
 use crate::Error;
 use crate::options::ConnectOptions;
 use crate::transport::{Dial, Endpoint, Peer};
@@ -20,9 +20,19 @@ use crate::transport::{Dial, Endpoint, Peer};
 pub const SCHEME: &str = "tcp://";
 
 /// TCP, with or without a shared secret.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Tcp {
     pub(super) token: Option<Arc<[u8]>>,
+    pub(super) silence: Duration,
+}
+
+impl Default for Tcp {
+    fn default() -> Tcp {
+        Tcp {
+            token: None,
+            silence: SILENCE,
+        }
+    }
 }
 
 impl std::fmt::Debug for Tcp {
@@ -49,7 +59,16 @@ impl Tcp {
         }
         Ok(Tcp {
             token: Some(token.into()),
+            ..Tcp::default()
         })
+    }
+
+    /// A host that is silent for so long counts as dead: one that answers no probe, or does not acknowledge what was sent. From
+    /// two seconds on; [`SILENCE`] unless told otherwise.
+    #[must_use]
+    pub fn with_silence(mut self, silence: Duration) -> Tcp {
+        self.silence = silence.max(Duration::from_secs(2));
+        self
     }
 }
 
@@ -76,7 +95,7 @@ impl Dial for Tcp {
         };
         check_name(name)?;
         let socket = connect(host, address, until)?;
-        prepare(&socket)?;
+        prepare(&socket, self.silence)?;
         let peer = Peer {
             name: format!("server {address}"),
             uid: None,

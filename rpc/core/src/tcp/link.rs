@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -11,10 +11,11 @@ use vernal_pool::Pool;
 
 use super::graphs::Graphs;
 use crate::Error;
+use crate::latency::{Latency, Recorder};
 use crate::message::Body;
 use crate::transport::{Admitted, Link, Peer};
 
-/// How long a host may be silent, with the kernel asking it, before it counts as dead.
+/// How long a host may be silent, with the kernel asking it, before it counts as dead, unless [`super::Tcp::with_silence`] says otherwise.
 pub const SILENCE: Duration = Duration::from_secs(20);
 /// Probes in that time.
 const PROBES: u32 = 4;
@@ -31,6 +32,7 @@ pub(super) struct TcpLink {
     /// This side serves: what comes in are arguments.
     pub server: bool,
     closed: AtomicBool,
+    latency: Recorder<Box<[AtomicU64]>>,
 }
 
 impl TcpLink {
@@ -50,6 +52,7 @@ impl TcpLink {
             peer_takes,
             server,
             closed: AtomicBool::new(false),
+            latency: Recorder::new(),
         }
     }
 
@@ -70,19 +73,21 @@ impl TcpLink {
 }
 
 /// How this side's sockets behave.
-pub(super) fn prepare(socket: &TcpStream) -> Result<(), Error> {
+pub(super) fn prepare(socket: &TcpStream, silence: Duration) -> Result<(), Error> {
     let failed = |e: std::io::Error| Error::os("preparing a socket", e);
     socket.set_nonblocking(true).map_err(failed)?;
     // Messages are small and somebody waits for each.
     socket.set_nodelay(true).map_err(failed)?;
-    let every = SILENCE / PROBES;
+    // The kernel counts in seconds.
+    let every = (silence / PROBES).max(Duration::from_secs(1));
     let options = || {
         sockopt::set_socket_keepalive(socket, true)?;
         sockopt::set_tcp_keepidle(socket, every)?;
         sockopt::set_tcp_keepintvl(socket, every)?;
         sockopt::set_tcp_keepcnt(socket, PROBES)?;
         // The same for data that is never acknowledged, which keeps the probes from being sent.
-        sockopt::set_tcp_user_timeout(socket, SILENCE.as_millis() as u32)
+        let most = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+        sockopt::set_tcp_user_timeout(socket, most)
     };
     options().map_err(|e| Error::os("preparing a socket", e))
 }
@@ -132,6 +137,14 @@ impl Link for TcpLink {
 
     fn heap(&self) -> Result<Pool, Error> {
         self.graphs.heap()
+    }
+
+    fn timed(&self, took: Duration) {
+        self.latency.record(took);
+    }
+
+    fn latency(&self) -> Latency {
+        self.latency.read()
     }
 
     fn close(&self) {

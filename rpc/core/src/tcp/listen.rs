@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use vernal_heap::walk::Budget;
 
@@ -21,6 +22,7 @@ use crate::transport::{Advance, Greeting, Listen, Peer};
 struct Common {
     name: String,
     token: Option<Arc<[u8]>>,
+    silence: Duration,
     types: Types,
     budget: Budget,
     shared: Option<Arc<ChannelHeap>>,
@@ -69,6 +71,7 @@ impl Tcp {
             common: Arc::new(Common {
                 name: name.to_owned(),
                 token: self.token.clone(),
+                silence: self.silence,
                 types: (&options.types).into(),
                 budget: Budget {
                     objects: options.max_objects,
@@ -93,6 +96,7 @@ impl TcpListener {
         self.common = Arc::new(Common {
             name: common.name.clone(),
             token: common.token.clone(),
+            silence: common.silence,
             types: common.types.clone(),
             budget: common.budget,
             shared: Some(heap),
@@ -123,7 +127,7 @@ impl Listen for TcpListener {
                 _ => return Err(Error::os("taking a client over TCP", e)),
             },
         };
-        if prepare(&socket).is_err() {
+        if prepare(&socket, self.common.silence).is_err() {
             return Ok(None);
         }
         Ok(Some(Box::new(Guest {
