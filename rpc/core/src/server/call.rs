@@ -179,10 +179,11 @@ pub(crate) fn perform(
     deadline: Option<Instant>,
     inbox: Option<&mut Inbox>,
 ) -> Message {
-    let handle =
-        |passed: &mut Passed| handle(client, running, method, message, deadline, inbox, passed);
+    let handle = |passed: &mut Option<Passed>| {
+        handle(client, running, method, message, deadline, inbox, passed)
+    };
     match trace::is_on() {
-        false => handle(&mut Passed::Inline),
+        false => handle(&mut None),
         true => trace::serve(client.link.peer(), message, handle),
     }
 }
@@ -194,14 +195,14 @@ fn handle(
     message: &Message,
     deadline: Option<Instant>,
     inbox: Option<&mut Inbox>,
-    passed: &mut Passed,
+    passed: &mut Option<Passed>,
 ) -> Message {
     if let Some(guard) = &client.guard {
         return guard.perform(client, running, method, message, deadline, inbox);
     }
     let answer = admit(client, method, message).and_then(|argument| {
         if let Some(admitted) = &argument {
-            *passed = admitted.passed;
+            *passed = Some(admitted.passed);
         }
         let mut call = Call {
             client,

@@ -13,6 +13,7 @@ use super::hello::Hello;
 use super::link::TcpLink;
 use crate::Error;
 use crate::message::{Body, Kind, Message};
+use crate::options::Types;
 use crate::transport::Peer;
 
 const PEER: &str = "a peer that has hung up";
@@ -48,7 +49,7 @@ pub fn frames(
         gid: None,
         pid: None,
     };
-    let graphs = Graphs::new(PEER, types, budget, None);
+    let graphs = Graphs::new(PEER, Types::Given(types), budget, None);
     let longest = Graphs::longest(budget);
     let link = TcpLink::new(peer, socket, graphs, longest, longest, server);
     let mut end = endpoint(link, bytes.to_vec());

@@ -199,7 +199,7 @@ mod tests {
 
     fn graphs(bytes: u64) -> Graphs {
         let budget = Budget { objects: 10, bytes };
-        Graphs::new("it", Arc::default(), budget, None)
+        Graphs::new("it", Types::Given(Arc::default()), budget, None)
     }
 
     fn waiting(graphs: &Graphs) -> (usize, u64) {

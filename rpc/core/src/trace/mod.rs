@@ -65,7 +65,7 @@ pub(crate) fn call(
 pub(crate) fn serve(
     peer: &Peer,
     message: &Message,
-    perform: impl FnOnce(&mut Passed) -> Message,
+    perform: impl FnOnce(&mut Option<Passed>) -> Message,
 ) -> Message {
     let span = tracing::debug_span!(
         target: "vernal_rpc",
@@ -80,9 +80,13 @@ pub(crate) fn serve(
         outcome = field::Empty,
     );
     let _in = span.enter();
-    let mut passed = Passed::Inline;
+    let plain = message.body.object().is_none();
+    let mut passed = plain.then_some(Passed::Inline);
     let answer = perform(&mut passed);
-    span.record("passed", field::debug(passed));
+    // A sandbox takes its objects itself, and says so in its own span.
+    if let Some(passed) = passed {
+        span.record("passed", field::debug(passed));
+    }
     match answer.kind {
         Kind::Error => {
             let text = String::from_utf8_lossy(answer.body.bytes().unwrap_or_default());

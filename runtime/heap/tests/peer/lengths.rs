@@ -330,3 +330,42 @@ fn a_demand_says_what_a_pointer_leads_to() {
     assert!(!look(&world, at[1], c.id()), "a text without end");
     assert!(!look(&world, at[2], lost.id()), "what nobody knows");
 }
+
+/// A vector that nothing else points into: only its own three words say how long it is.
+#[test]
+fn the_ends_of_a_vector_are_in_order() {
+    let list = built(TypeBuilder::new("list", 32, 8).member("v", 0, std_vector("item")));
+    let known = Arc::new(KnownTypes::new([&list, &item()]));
+    let mut world = World::new();
+    let at = world.alloc(&list, 32);
+    let items = world.alloc(&item(), 16 * 4);
+    let look = |start: u64, finish: u64, end: u64| {
+        for (n, value) in [start, finish, end].into_iter().enumerate() {
+            world.set(at + 8 + n as u64 * 8, value);
+        }
+        let mut examiner = Examiner::new(Arc::clone(&known));
+        let (space, budget) = (&world.space, Budget::default());
+        let verified = examiner.verify(space, at, list.id(), Allowed::All, budget);
+        let mut copies = Recorded::default();
+        let copied = examiner.copy(space, at, list.id(), budget, &mut copies);
+        assert_eq!(copied.map(|c| c.report), verified);
+        verified.is_ok()
+    };
+    let end = items + 64;
+    for finish in [items, items + 16, end] {
+        assert!(look(items, finish, end), "{finish:#x}");
+    }
+    for (start, finish, end) in [
+        (items, items - 16, end),
+        (items, end + 16, end),
+        (items, 0, end),
+        (items, u64::MAX - 15, end),
+        (items, items, items - 16),
+        (items, end, end + 16),
+        (items + 16, items, end),
+        (items - 16, items, end),
+        (0, items, end),
+    ] {
+        assert!(!look(start, finish, end), "{start:#x} {finish:#x} {end:#x}");
+    }
+}

@@ -241,15 +241,6 @@ pub const MORE: &[Mutant] = &[
         }],
     ),
     mutant(
-        "an object of whole pages has no end",
-        ONCE,
-        &[Edit {
-            file: DECIDED,
-            search: "                if offset >= size {\n                    return Err(free(addr));\n                }\n",
-            replace: "",
-        }],
-    ),
-    mutant(
         "a capacity may be larger than the object",
         LENGTHS,
         &[Edit {
