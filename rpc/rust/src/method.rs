@@ -14,7 +14,7 @@ const BYTES_MAX: usize = 4096;
 
 /// A method that takes an `A` and gives an `R`, under a number of its channel. Both sides name the same constant:
 ///
-/// ```
+/// ```no_run
 /// # use vernal_rpc::Method;
 /// const SQUARE: Method<u32, u64> = Method::new(1);
 /// ```

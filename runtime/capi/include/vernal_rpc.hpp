@@ -169,9 +169,9 @@ class connection {
   vn::status status_;
 };
 
-/// Connects to the server that has the name.
-inline connection connect(const std::string &name, const vn_rpc_options *options = nullptr) {
-  return connection(vn_rpc_connect(name.c_str(), options));
+/// Connects to the server that has the name, or to tcp://host:port/name; there with a token, if the server listens with one.
+inline connection connect(const std::string &name, const vn_rpc_options *options = nullptr, const std::string &token = {}) {
+  return connection(vn_rpc_connect_with_token(name.c_str(), token.data(), token.size(), options));
 }
 
 /// A channel that this program serves.
@@ -188,7 +188,9 @@ class channel {
   vn::status serve(method<Argument, Reply> m, Handler handler) {
     static_assert(std::is_invocable_r_v<own<Reply>, Handler &, const Argument &, rpc::call &>,
                   "a handler takes (const Argument &, vn::rpc::call &) and returns vn::rpc::own<Reply>");
-    auto kept = std::make_shared<Handler>(std::move(handler));
+    auto kept = std::make_unique<Handler>(std::move(handler));
+    // A handler that does not return in time may run when the channel is gone.
+    auto drop = [](void *arg) { delete static_cast<Handler *>(arg); };
     auto entry = [](vn_rpc_call *handle, void *arg) -> int {
       rpc::call c(handle);
 #if defined(__cpp_exceptions)
@@ -202,17 +204,22 @@ class channel {
         return set;
 #if defined(__cpp_exceptions)
       } catch (const std::exception &e) {
-        vn_rpc_fail(handle, 0, e.what());
+        vn_rpc_fail_as(handle, VN_RPC_INTERNAL, e.what());
         return VERNAL_EINVAL;
       } catch (...) {
-        vn_rpc_fail(handle, 0, "the handler threw something");
+        vn_rpc_fail_as(handle, VN_RPC_INTERNAL, "the handler threw something");
         return VERNAL_EINVAL;
       }
 #endif
     };
-    int served = vn_rpc_serve_type(handle_.get(), m.number, type<Argument>(), type<Reply>(), entry, kept.get());
-    if (served == 0) handlers_.push_back(std::move(kept));
-    return vn::status(served);
+    return vn::status(vn_rpc_serve_owned(handle_.get(), m.number, type<Argument>(), type<Reply>(), entry, kept.release(), drop));
+  }
+
+  /// Takes clients over TCP, too, at "127.0.0.1:0" for example: what they connect to. Empty: vernal_last_error() says why.
+  std::string listen_tcp(const std::string &at, const std::string &token = {}) {
+    char address[512] = "";
+    vn_rpc_listen_tcp(handle_.get(), at.c_str(), token.data(), token.size(), address, sizeof address);
+    return address;
   }
 
   /// Serves clients on this thread, until shutdown().
@@ -225,8 +232,6 @@ class channel {
   struct close {
     void operator()(vn_rpc_channel *c) const noexcept { vn_rpc_close(c); }
   };
-  // Behind the channel: no handler goes before the last call of it.
-  std::vector<std::shared_ptr<void>> handlers_;
   std::unique_ptr<vn_rpc_channel, close> handle_;
   vn::status status_;
 };

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -217,8 +218,10 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-fn hanging(conn: &Connection) -> Result<[u64; 2]> {
-    Ok(*conn.call(HANGING, &())?)
+/// An argument for a call that hangs, which no other one has.
+fn own() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    u64::from(std::process::id()) << 32 | NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn tasks(conn: &Connection) -> Result<()> {
@@ -243,9 +246,9 @@ fn tasks(conn: &Connection) -> Result<()> {
 
     // Dropping cancels, whether the call was polled or not.
     for polled in [false, true] {
-        let [began, cancelled] = hanging(conn)?;
-        let mut call = Box::pin(conn.call_async(HANG, &0));
-        eventually("the call hangs", || Ok(hanging(conn)?[0] == began + 1))?;
+        let id = own();
+        let mut call = Box::pin(conn.call_async(HANG, &id));
+        eventually("the call hangs", || Ok(*conn.call(HANGING, &id)? == [1, 0]))?;
         if polled {
             let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
             let polled = call.as_mut().poll(&mut Context::from_waker(&waker));
@@ -253,7 +256,7 @@ fn tasks(conn: &Connection) -> Result<()> {
         }
         drop(call);
         eventually("the handler hears of it", || {
-            Ok(hanging(conn)?[1] == cancelled + 1)
+            Ok(*conn.call(HANGING, &id)? == [1, 1])
         })?;
     }
     let late = conn.timeout(Duration::from_millis(20));
@@ -280,12 +283,16 @@ fn tokio(conn: &Connection) -> Result<()> {
         for (number, task) in tasks.into_iter().enumerate() {
             ensure!(task.await?? as usize == number);
         }
-        let [_, cancelled] = hanging(conn)?;
-        let hang = conn.call_async(HANG, &0);
+        let id = own();
+        let hang = conn.call_async(HANG, &id);
+        let until = Instant::now() + PATIENCE;
+        while conn.call_async(HANGING, &id).await?[0] == 0 {
+            ensure!(Instant::now() < until);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         let late = tokio::time::timeout(Duration::from_millis(20), hang).await;
         ensure!(late.is_err());
-        let until = Instant::now() + PATIENCE;
-        while conn.call_async(HANGING, &()).await?[1] == cancelled {
+        while conn.call_async(HANGING, &id).await?[1] == 0 {
             ensure!(Instant::now() < until);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

@@ -1,8 +1,9 @@
 //! The server: each handler reads all of its argument.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use vernal::{Error, PBox, PVec, Tx};
@@ -60,19 +61,20 @@ pub fn serve(name: &str) -> Result<()> {
         call.reply(|heap| copy(heap, &call))
     })?;
     chan.serve(PLAIN, |call: Call<Plain>| Ok(Reply::value(*call)))?;
-    let hanging = Arc::new([const { AtomicU64::new(0) }; 2]);
+    let hanging: Arc<Mutex<HashMap<u64, [u64; 2]>>> = Arc::default();
     let counts = Arc::clone(&hanging);
     chan.serve(HANG, move |call: Call<u64>| {
-        counts[0].fetch_add(1, Ordering::SeqCst);
+        let count = |n: usize| counts.lock().unwrap().entry(*call).or_default()[n] += 1;
+        count(0);
         while !call.is_cancelled() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        counts[1].fetch_add(1, Ordering::SeqCst);
+        count(1);
         Ok(Reply::value(()))
     })?;
-    chan.serve(HANGING, move |_: Call<()>| {
-        let count = |n: usize| hanging[n].load(Ordering::SeqCst);
-        Ok(Reply::value([count(0), count(1)]))
+    chan.serve(HANGING, move |call: Call<u64>| {
+        let counts = hanging.lock().unwrap();
+        Ok(Reply::value(counts.get(&call).copied().unwrap_or_default()))
     })?;
     chan.serve(FAIL, |call: Call<u32>| match *call {
         0 => panic!("as asked"),

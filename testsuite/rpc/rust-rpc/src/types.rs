@@ -108,8 +108,8 @@ pub const PLAIN: Method<Plain, Plain> = Method::new(2);
 pub const PLAIN_BYTES: Method<PlainBytes, PlainBytes> = Method::new(2);
 pub const PLAIN_SHORT: Method<u32, Plain> = Method::new(2);
 pub const HANG: Method<u64, ()> = Method::new(3);
-/// How many calls hang, and how many were cancelled.
-pub const HANGING: Method<(), [u64; 2]> = Method::new(4);
+/// How many calls with this argument have hung, and how many of them were cancelled.
+pub const HANGING: Method<u64, [u64; 2]> = Method::new(4);
 pub const FAIL: Method<u32, ()> = Method::new(5);
 pub const DIE: Method<(), ()> = Method::new(6);
 pub const WHO: Method<(), Who> = Method::new(7);
