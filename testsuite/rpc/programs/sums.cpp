@@ -22,7 +22,7 @@ constexpr vn::rpc::method<node, total> sum{20};
 static int serve(const std::string &name, const std::string &token) {
   vn::rpc::channel sums(name);
   if (!sums) return std::fprintf(stderr, "%s\n", sums.error().text().c_str()), 1;
-  sums.serve(sum, [](const node &first, vn::rpc::call &c) -> vn::rpc::own<total> {
+  auto served = sums.serve(sum, [](const node &first, vn::rpc::call &c) -> vn::rpc::own<total> {
     auto t = c.make<total>();
     for (const node *n = &first; n != nullptr; n = n->next) {
       if (++t->count > 1000) throw std::length_error("a list without end");
@@ -30,12 +30,12 @@ static int serve(const std::string &name, const std::string &token) {
     }
     return t;
   });
+  if (!served) return std::fprintf(stderr, "%s\n", served.text().c_str()), 1;
   std::string address = sums.listen_tcp("127.0.0.1:0", token);
   if (address.empty()) return std::fprintf(stderr, "%s\n", vernal_last_error()), 1;
   std::printf("ready\n%s\n", address.c_str());
   std::fflush(stdout);
-  sums.run();
-  return 0;
+  return sums.run() ? 0 : 1;
 }
 
 static int ask(const std::string &address) {

@@ -54,6 +54,27 @@ fn every_part_works_and_no_lie_is_taken() {
 }
 
 #[test]
+fn rust_and_cxx_call_each_other() {
+    let place = Place::new("rust-cxx");
+    let rust = build(&place, "rust-rpc", "rust-rpc");
+    let cxx = place.build("programs/sums.cpp");
+    let args = ["serve", "t/cxx", "a secret"];
+    let (_cxx_server, tcp) = place.serve_and_say(&cxx, &args, 2);
+    assert_eq!(place.says(&rust, &["sum", "t/cxx", ""]), "ok\n");
+    assert_eq!(place.says(&rust, &["sum", &tcp, "a secret"]), "ok\n");
+    let other = run(&mut place.command(&rust, &["sum", &tcp, "another"]));
+    let refused = other.expect_err("another secret").to_string();
+    assert!(refused.contains("token"), "{refused}");
+    let (rust_server, tcp) = place.serve_and_say(&rust, &["serve", "t/rust"], 2);
+    assert_eq!(place.says(&rust, &["sum", "t/rust", ""]), "ok\n");
+    for address in ["t/rust", &tcp] {
+        assert_eq!(place.says(&cxx, &["ask", address]), "42 of 2\n");
+    }
+    place.says(&rust, &["stop", "t/rust"]);
+    rust_server.ends_well();
+}
+
+#[test]
 fn a_server_that_dies_is_noticed_and_its_replies_stay() {
     let place = Place::new("rust-dies");
     let program = build(&place, "rust-rpc", "rust-rpc");

@@ -349,6 +349,36 @@ pub fn check(address: &str) -> Result<()> {
     Ok(())
 }
 
+/// A list for a server that may be written in C++.
+pub fn sum(address: &str, token: &str) -> Result<()> {
+    let conn = vernal_rpc::ConnectOptions::new()
+        .token(token.as_bytes())
+        .connect(address)?;
+    let list = |length: u64| {
+        conn.build::<Node>(move |heap| {
+            let mut next = None;
+            for value in 1..length {
+                next = Some(heap.alloc(Node { next, value })?);
+            }
+            Ok(Node {
+                next,
+                value: length,
+            })
+        })
+    };
+    let total = conn.call(SUM, &list(100)?)?;
+    ensure!((total.sum, total.count) == (5050, 100));
+    match conn.call(SUM, &list(2000)?) {
+        Err(Error::Remote(f)) => {
+            ensure!(f.code == Code::Internal && f.text == "a list without end")
+        }
+        // Not every server counts.
+        other => ensure!(other?.count == 2000),
+    }
+    println!("ok");
+    Ok(())
+}
+
 /// The server ends in the middle of a call.
 pub fn die(address: &str) -> Result<()> {
     let conn = vernal_rpc::connect(address)?;

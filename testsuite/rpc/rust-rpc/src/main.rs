@@ -1,7 +1,7 @@
 //! A server with every kind of method, and clients that use and attack it.
 //!
 //! ```text
-//! rust-rpc serve CHANNEL    check ADDRESS    lie ADDRESS    die ADDRESS    stop ADDRESS
+//! rust-rpc serve CHANNEL    check ADDRESS    lie ADDRESS    die ADDRESS    sum ADDRESS TOKEN    stop ADDRESS
 //! ```
 
 mod check;
@@ -18,12 +18,13 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["serve", name] => server::serve(name),
         ["check", address] => check::check(address),
         ["lie", address] => lie::lie(address),
+        ["sum", address, token] => check::sum(address, token),
         ["die", address] => check::die(address),
         ["stop", address] => {
             vernal_rpc::connect(address)?.call(types::STOP, &())?;
             Ok(())
         }
-        _ => Err("use: rust-rpc serve|check|lie|die|stop CHANNEL".into()),
+        _ => Err("use: rust-rpc serve|check|lie|die|sum|stop CHANNEL".into()),
     }
 }
 

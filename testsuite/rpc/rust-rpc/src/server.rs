@@ -134,6 +134,16 @@ pub fn serve(name: &str) -> Result<()> {
     chan.serve(PADDED, |call: Call<Padded>| call.reply(|_| Ok(*call)))?;
     chan.serve(OBJECT, |call: Call<Plain>| Ok(Reply::value(*call)))?;
     chan.serve(FLAG_AS_BYTE, |call: Call<u8>| Ok(Reply::value(*call)))?;
+    chan.serve(SUM, |call: Call<Node>| {
+        let mut total = Total { sum: 0, count: 0 };
+        let mut next = Some(&*call);
+        while let Some(node) = next {
+            total.sum += node.value;
+            total.count += 1;
+            next = node.next.as_deref();
+        }
+        Ok(Reply::value(total))
+    })?;
     let stops = chan.clone();
     chan.serve(STOP, move |_: Call<()>| {
         stops.shutdown(Duration::from_secs(1));

@@ -95,6 +95,23 @@ pub struct Counted<'p> {
     pub text: PString<'p>,
 }
 
+/// As `programs/sums.cpp` has it.
+#[derive(Persist)]
+#[repr(C)]
+#[persist(name = "node")]
+pub struct Node<'p> {
+    pub next: Option<PBox<'p, Node<'p>>>,
+    pub value: u64,
+}
+
+#[derive(Persist, Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+#[persist(name = "total")]
+pub struct Total {
+    pub sum: u64,
+    pub count: u64,
+}
+
 pub static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 impl Drop for Counted<'_> {
@@ -124,5 +141,6 @@ pub const OBJECT: Method<Plain, Plain> = Method::of_objects(15);
 pub const FLAG_AS_BYTE: Method<u8, u8> = Method::new(16);
 pub const FLAG: Method<u8, bool> = Method::new(16);
 pub const LEAF_AS_TREE: Method<(), Tree> = Method::new(10);
+pub const SUM: Method<Node, Total> = Method::of_objects(20);
 pub const NONE: Method<(), ()> = Method::new(99);
 pub const STOP: Method<(), ()> = Method::new(100);
