@@ -20,6 +20,15 @@ use crate::zygote::Shared;
 /// How long the server sleeps between two looks at whether anybody still waits.
 const ROUND: Duration = Duration::from_millis(5);
 
+/// How either side waits for the other. Nobody polls without end: a helper would keep a processor busy for each client, and a server
+/// that is bound to one processor, as its helper is then, would keep it from the helper.
+pub(crate) fn sleepy(wait: WaitPolicy) -> WaitPolicy {
+    match wait {
+        WaitPolicy::Spin => WaitPolicy::Adaptive,
+        wait => wait,
+    }
+}
+
 /// What the server says while it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tick {
@@ -87,7 +96,7 @@ impl Helper {
             socket,
             process,
             pid,
-            backoff: Backoff::new(wait),
+            backoff: Backoff::new(sleepy(wait)),
             zygote: Arc::clone(zygote),
             ended: None,
         }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use vernal_ring::{Backoff, Step, WaitPolicy};
 
+use crate::helper::sleepy;
 use crate::page::{Page, Turn};
 
 /// Memory that the server lends.
@@ -42,15 +43,10 @@ pub struct Inside {
 
 impl Inside {
     pub(crate) fn new(page: Page, socket: OwnedFd, wait: WaitPolicy) -> Inside {
-        // A helper that polled without end would keep a processor busy for each client.
-        let wait = match wait {
-            WaitPolicy::Spin => WaitPolicy::Adaptive,
-            wait => wait,
-        };
         Inside {
             page,
             socket,
-            backoff: Backoff::new(wait),
+            backoff: Backoff::new(sleepy(wait)),
             lent: Vec::new(),
         }
     }

@@ -39,14 +39,21 @@ fn reset_signals() {
     }
 }
 
-/// Closes all descriptors but these, which get the numbers from 3 on; 0 to 2 are `/dev/null`.
+/// The first number of descriptors that are kept. Far from those of the program: a handler that still uses one of its program's numbers must
+/// not speak for the helper.
+pub(crate) const FIRST: c_int = 1000;
+
+/// Closes all descriptors but these, which get the numbers from [`FIRST`] on; 0 to 2 are `/dev/null`.
 pub(crate) fn keep_only(keep: &[c_int]) -> io::Result<()> {
+    let first = FIRST as libc::c_uint;
+    let behind = first + keep.len() as libc::c_uint;
     // SAFETY: descriptors of this process, which has one thread, and of which only those in `keep` are used from here on.
     unsafe {
         let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
         done(null.into())?;
-        // Above all targets first: no target is a source that comes later.
-        let base = keep.iter().copied().max().unwrap_or(0).max(null).max(64) + 1;
+        // Behind all targets first: no target is a source that comes later.
+        let highest = keep.iter().copied().max().unwrap_or(0).max(null);
+        let base = highest.max(FIRST + keep.len() as c_int) + 1;
         for (n, &fd) in keep.iter().chain(&[null]).enumerate() {
             done(libc::dup2(fd, base + n as c_int).into())?;
         }
@@ -55,10 +62,10 @@ pub(crate) fn keep_only(keep: &[c_int]) -> io::Result<()> {
             done(libc::dup2(null, fd).into())?;
         }
         for n in 0..keep.len() as c_int {
-            done(libc::dup2(base + n, 3 + n).into())?;
+            done(libc::dup2(base + n, FIRST + n).into())?;
         }
-        let first = 3 + keep.len() as libc::c_uint;
-        done(libc::syscall(libc::SYS_close_range, first, u32::MAX, 0))
+        done(libc::syscall(libc::SYS_close_range, 3, first - 1, 0))?;
+        done(libc::syscall(libc::SYS_close_range, behind, u32::MAX, 0))
     }
 }
 
@@ -118,7 +125,7 @@ fn data_bytes() -> io::Result<u64> {
     Ok(pages * 4096)
 }
 
-/// The rest, for a helper, whose descriptors `keep` are 3 and up from here on.
+/// The rest, for a helper, whose descriptors `keep` have the numbers from [`FIRST`] on from here on.
 pub(crate) fn helper(keep: &[c_int], zygote: u32, memory: u64) -> io::Result<()> {
     // When the server goes, its zygote goes, and a handler that runs without end goes with it.
     prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_ulong)?;
@@ -128,6 +135,6 @@ pub(crate) fn helper(keep: &[c_int], zygote: u32, memory: u64) -> io::Result<()>
     let data = data_bytes()?;
     keep_only(keep)?;
     limit(libc::RLIMIT_DATA, data.saturating_add(memory))?;
-    limit(libc::RLIMIT_NOFILE, 256)?;
+    limit(libc::RLIMIT_NOFILE, FIRST as u64 + 2)?;
     limit(libc::RLIMIT_NPROC, 0)
 }

@@ -41,7 +41,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The process that forks helpers is gone.
-    #[error("the process that forks helpers has ended: open the channel again")]
+    #[error(
+        "the process that forks helpers has ended, or could not give up what it must (it needs /proc, and descriptors up to number 1010): \
+         `vernal rpc modes` says what this kernel offers"
+    )]
     Gone,
     /// Memory that cannot be hidden.
     #[error(

@@ -218,7 +218,7 @@ fn zygote(control: RawFd, limits: Limits, entry: impl FnOnce(Inside)) {
         return;
     }
     // SAFETY: the jail has made it this number, and nothing else has it.
-    let control = unsafe { OwnedFd::from_raw_fd(3) };
+    let control = unsafe { OwnedFd::from_raw_fd(jail::FIRST) };
     let me = std::process::id();
     if send_packet(control.as_fd(), [FORK, 0], &[]).is_err() {
         return;
@@ -276,7 +276,12 @@ fn helper(keep: [RawFd; 2], zygote: u32, limits: Limits, entry: impl FnOnce(Insi
         return;
     }
     // SAFETY: the jail has made them these numbers, and nothing else has them.
-    let (socket, page) = unsafe { (OwnedFd::from_raw_fd(3), OwnedFd::from_raw_fd(4)) };
+    let (socket, page) = unsafe {
+        (
+            OwnedFd::from_raw_fd(jail::FIRST),
+            OwnedFd::from_raw_fd(jail::FIRST + 1),
+        )
+    };
     let Ok(page) = Page::map(&page, Side::Helper) else {
         return;
     };

@@ -47,7 +47,15 @@ struct vn_rpc_options {
   uint32_t timeout_ms;  /* connections: how long connecting may take, usually 10 s */
   uint64_t max_bytes;   /* of one graph that a peer passes */
   uint64_t max_objects; /* likewise */
+  uint32_t sandbox;       /* channels: where handlers run; 0: in the server */
+  uint32_t sandbox_ms;    /* how long a call may take in a sandbox, usually 1 s; then its helper is killed, and the caller gets an error */
+  uint64_t sandbox_bytes; /* memory that a handler may take there, usually 256 MiB */
 };
+/* Each client's handlers run in a process of its own, which can reach next to nothing: what an argument does to a handler ends
+ * that process, or stays in it. Handlers see the server's memory as it was at vn_rpc_prefork, cannot change it, open nothing,
+ * and reply with bytes, objects of vn_rpc_reply_heap or streams of these. With VN_RPC_PLAIN they read the client's memory in
+ * place. For clients on this host. docs/trust.md says what it closes. */
+#define VN_RPC_SANDBOX_PROCESS 1u
 
 /* The type T as libvernal knows it: what a method takes and gives. For the compiler it is an allocation, which is never made. */
 #define vn_type_of(T) ((const struct vn_type *)(const void *)vn_new((vn_pool *)~(uintptr_t)0, T))
@@ -93,6 +101,11 @@ int vn_rpc_serve_owned(vn_rpc_channel *channel, uint32_t method, const struct vn
 /* Takes clients over TCP, too, at `at`: "127.0.0.1:7000", port 0 for any. What they connect to is written to `address`, if it is
  * not NULL. With a token of 1 to 256 bytes nobody connects without it. The channel's mode does not apply: see docs/trust.md. */
 int vn_rpc_listen_tcp(vn_rpc_channel *channel, const char *at, const void *token, size_t token_len, char *address, size_t room);
+/* Makes the sandbox of a channel that was opened with one; vn_rpc_run does if nobody has. Call it when all methods are served, before
+ * other threads run and before keys and other people's data are loaded: what is there already is in the sandbox, too. */
+int vn_rpc_prefork(vn_rpc_channel *channel);
+/* Keeps whole pages out of sandboxes that are made from now on, and of all other children. Who touches them there ends. */
+int vn_rpc_hide(const void *memory, size_t len);
 /* Serves clients on this thread, until vn_rpc_shutdown. */
 int vn_rpc_run(vn_rpc_channel *channel);
 /* From any thread or handler: new calls are refused, those that run may end within `grace_ms`; then vn_rpc_run returns. */

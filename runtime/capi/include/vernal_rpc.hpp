@@ -222,6 +222,8 @@ class channel {
     return address;
   }
 
+  /// Makes the sandbox of a channel that was opened with options.sandbox: when all methods are served, before secrets are loaded.
+  vn::status prefork() { return vn::status(vn_rpc_prefork(handle_.get())); }
   /// Serves clients on this thread, until shutdown().
   vn::status run() { return vn::status(vn_rpc_run(handle_.get())); }
   /// From any thread or handler: run() returns when what runs has ended, or after this time.

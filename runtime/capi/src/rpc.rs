@@ -14,12 +14,15 @@ use vernal_rpc_core::registry::Puddled;
 use vernal_rpc_core::shm::Shm;
 use vernal_rpc_core::tcp::Tcp;
 use vernal_rpc_core::{
-    Body, ChannelOptions, Code, ConnectOptions, Error, Passed, TEXT_MAX, Trust, WaitPolicy,
+    Body, ChannelOptions, Code, ConnectOptions, Error, Passed, Sandbox, TEXT_MAX, Trust, WaitPolicy,
 };
 
 const PLAIN: u32 = 1;
 const SPIN: u32 = 2;
 const BLOCK: u32 = 4;
+
+/// The sandboxes.
+const PROCESS: u32 = 1;
 
 /// Bytes of the options that every version has.
 const OPTIONS_MIN: usize = 40;
@@ -50,6 +53,9 @@ pub struct VnRpcOptions {
     timeout_ms: u32,
     max_bytes: u64,
     max_objects: u64,
+    sandbox: u32,
+    sandbox_ms: u32,
+    sandbox_bytes: u64,
 }
 
 /// `vn_rpc_arg` of `vernal_rpc.h`: an object, or bytes.
@@ -67,7 +73,7 @@ fn code(e: &Error) -> c_int {
         Error::NotFound { .. } => -8,
         Error::Taken { .. } | Error::Backlog { .. } => -4,
         Error::Access { .. } => -7,
-        Error::Os { .. } => -2,
+        Error::Os { .. } | Error::Sandbox { .. } => -2,
         Error::TooLarge { .. } => -3,
         Error::PeerDied { .. } => -20,
         Error::Closed { .. } => -21,
@@ -164,13 +170,14 @@ unsafe fn given(
         }
     }
     let options = given;
-    if !known || options.flags & !(PLAIN | SPIN | BLOCK) != 0 {
+    let unknown = options.flags & !(PLAIN | SPIN | BLOCK) != 0 || options.sandbox > PROCESS;
+    if !known || unknown {
         return Err(invalid(
             format!(
-                "options of {} bytes with flags {:#x}",
-                options.size, options.flags
+                "options of {} bytes with flags {:#x} and sandbox {}",
+                options.size, options.flags, options.sandbox
             ),
-            "set size to sizeof(struct vn_rpc_options), and only the flags of vernal_rpc.h",
+            "set size to sizeof(struct vn_rpc_options), and only the flags and sandboxes of vernal_rpc.h",
         ));
     }
     Ok((name.to_string_lossy().into_owned(), options))
@@ -210,6 +217,15 @@ impl VnRpcOptions {
         }
         if self.max_objects != 0 {
             o.max_objects = self.max_objects;
+        }
+        if self.sandbox == PROCESS {
+            o.sandbox = Sandbox::Process;
+        }
+        if self.sandbox_ms != 0 {
+            o.sandbox_limit = Duration::from_millis(self.sandbox_ms.into());
+        }
+        if self.sandbox_bytes != 0 {
+            o.sandbox_memory = self.sandbox_bytes;
         }
         o
     }

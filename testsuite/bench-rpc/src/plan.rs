@@ -12,6 +12,8 @@ pub enum System {
     Vernal,
     /// Vernal between sides that trust each other: pointers are used as they are.
     VernalPlain,
+    /// Vernal; the server's handlers run in a helper process, and read the client's memory in place.
+    VernalProcess,
     /// No other process: what a call's own work costs.
     Local,
     /// Two cache lines of shared memory: what no call can go below.
@@ -71,7 +73,7 @@ impl System {
             Self::Local | Self::Lines => &[Wait::Poll],
             Self::Futex | Self::Eventfd | Self::Capnp | Self::Grpc => &[Wait::Block],
             Self::Vernal => &[Wait::Poll, Wait::Block, Wait::Adapt],
-            Self::VernalPlain | Self::Uds | Self::Iceoryx2 | Self::Tonic => {
+            Self::VernalPlain | Self::VernalProcess | Self::Uds | Self::Iceoryx2 | Self::Tonic => {
                 &[Wait::Poll, Wait::Block]
             }
         }

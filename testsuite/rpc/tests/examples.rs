@@ -72,3 +72,15 @@ fn what_the_examples_do_not_use_works_in_c() {
     assert_eq!(place.says(&calls, &["use", "demo/calls"]), "all is well\n");
     server.ends_well();
 }
+
+#[test]
+fn handlers_in_c_run_in_a_sandbox() {
+    let place = Place::new("guarded");
+    let guarded = place.build("programs/guarded.c");
+    let mut server = place.serve(&guarded, &["serve", "demo/guarded"]);
+    let said = place.says(&guarded, &["try", "demo/guarded"]);
+    let expected = "a list: 6\na wild pointer: -23\na list again: 6\na copy: 6\nwhat was loaded since: 0\n\
+                    what was hidden: -23\nwhat a handler has changed: 1\na loop: -22\nwhat is left of it: 0\na list at last: 6\n";
+    assert_eq!(said, expected);
+    assert!(server.runs());
+}

@@ -141,6 +141,32 @@ fn give_back(answer: Option<Answer>) {
     }
 }
 
+/// Makes the channel's sandbox. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `channel` is what `vn_rpc_open` returned.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_prefork(channel: *const Channel) -> c_int {
+    // SAFETY: the caller's promise.
+    status(unsafe { &*channel }.prefork())
+}
+
+/// Keeps memory out of sandboxes. See `vernal_rpc.h`.
+///
+/// # Safety
+///
+/// `memory` points to `len` bytes of this process.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vn_rpc_hide(memory: *const c_void, len: usize) -> c_int {
+    if memory.is_null() {
+        return fail(&invalid("the memory is NULL", "pass whole pages"));
+    }
+    // SAFETY: the caller's promise. Nothing reads it through this.
+    let pages = unsafe { std::slice::from_raw_parts(memory.cast::<u8>(), len) };
+    status(vernal_rpc_core::hide(pages))
+}
+
 /// Serves on this thread. See `vernal_rpc.h`.
 ///
 /// # Safety

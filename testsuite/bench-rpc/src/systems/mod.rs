@@ -22,7 +22,9 @@ use std::path::Path;
 /// Serves `system` at the socket or name `at`.
 pub fn serve(system: System, wait: Wait, at: &Path, serving: &'static Serving) -> Result<()> {
     match system {
-        System::Vernal | System::VernalPlain => vernal::serve(system, wait, at, serving),
+        System::Vernal | System::VernalPlain | System::VernalProcess => {
+            vernal::serve(system, wait, at, serving)
+        }
         System::Local => local::serve(serving),
         System::Lines => memory::serve(memory::Signal::Spin, at, serving),
         System::Futex => memory::serve(memory::Signal::Futex, at, serving),
@@ -43,7 +45,7 @@ pub fn serve(system: System, wait: Wait, at: &Path, serving: &'static Serving) -
 /// Connects to it.
 pub fn connect(system: System, wait: Wait, at: &Path) -> Result<Box<dyn Caller>> {
     Ok(match system {
-        System::Vernal | System::VernalPlain => {
+        System::Vernal | System::VernalPlain | System::VernalProcess => {
             Box::new(vernal::Connection::open(system, wait, at)?)
         }
         System::Local => Box::new(local::Local::default()),

@@ -1,7 +1,8 @@
 //! Vernal's calls over shared memory, with puddled as the registry.
 //!
 //! `vernal` trusts nobody: what lies in a peer's heap is copied while it is checked. `vernal-plain` passes pointers between sides
-//! that trust each other. In the store the server checks the documents that it is given, and the client reads what it has found
+//! that trust each other. `vernal-process` runs handlers in a helper process, which reads arguments in place; the client trusts the
+//! server. In the store the server checks the documents that it is given, and the client reads what it has found
 //! in the server's heap.
 
 mod documents;
@@ -20,7 +21,7 @@ use vernal_rpc_core::registry::Puddled;
 use vernal_rpc_core::shm::Shm;
 use vernal_rpc_core::{
     Answer, Body, Call, CallOptions, Channel, ChannelOptions, Code, ConnectOptions, INLINE_MAX,
-    Signature, TEXT_MAX, Trust, WaitPolicy,
+    Sandbox, Signature, TEXT_MAX, Trust, WaitPolicy,
 };
 
 const NOTHING: u32 = 1;
@@ -39,7 +40,7 @@ fn policy(wait: Wait) -> WaitPolicy {
 
 fn trust(system: System) -> Trust {
     match system {
-        System::VernalPlain => Trust::Plain,
+        System::VernalPlain | System::VernalProcess => Trust::Plain,
         _ => Trust::Verify,
     }
 }
@@ -70,10 +71,19 @@ pub fn serve(system: System, wait: Wait, at: &Path, serving: &'static Serving) -
         trust: trust(system),
         wait: policy(wait),
         types: Some(types.known()),
+        sandbox: match system {
+            System::VernalProcess => Sandbox::Process,
+            _ => Sandbox::None,
+        },
         ..ChannelOptions::default()
     };
     let name = name_of(at);
     let channel = Channel::open(&registry()?, &name, options).map_err(fail("channel"))?;
+    if system == System::VernalProcess {
+        // What handlers count stays in their helper.
+        let counted = channel.clone();
+        serving.counted_by(move || counted.stats().calls);
+    }
     channel.serve(NOTHING, Signature::default(), move |_: &mut Call| {
         serving.answered_alone();
         Ok(Answer::EMPTY)
@@ -204,7 +214,7 @@ impl Connection {
             store: None,
             wait,
             at: at.to_owned(),
-            plain: system == System::VernalPlain,
+            plain: system != System::Vernal,
             types,
             buffers: Buffers::default(),
             bytes: vec![0; TEXT_MAX],
