@@ -1,25 +1,10 @@
 //! Kills of servers, clients and puddled at every step: nothing is left, and who lives goes on.
 
-use std::path::Path;
+mod common;
 
+use common::{connected, place, rpc};
 use vernal_puddled_tests::rpc::{MIN, assert_empty, wait_for, word};
-use vernal_puddled_tests::{Actor, Place, USER_A, USER_B, need_root};
-
-fn place() -> Place {
-    Place::new(
-        env!("CARGO_BIN_EXE_puddled-under-test"),
-        env!("CARGO_BIN_EXE_puddled-actor"),
-    )
-}
-
-fn rpc(place: &Place, name: &str, uid: Option<u32>) -> Actor {
-    place.run(Path::new(env!("CARGO_BIN_EXE_puddled-rpc")), name, uid)
-}
-
-fn connected(place: &Place, server: Option<u32>, client: Option<u32>) -> (Actor, Actor, String) {
-    let program = Path::new(env!("CARGO_BIN_EXE_puddled-rpc"));
-    vernal_puddled_tests::rpc::connected(program, place, server, client)
-}
+use vernal_puddled_tests::{Actor, USER_A, USER_B, need_root};
 
 #[test]
 fn a_name_is_free_as_soon_as_its_server_is_dead() {
