@@ -48,6 +48,18 @@ pub enum Corrupt {
         /// Messages sent.
         most: u64,
     },
+    /// The peer claims to have written more bytes than a ring holds, or fewer than it said before.
+    #[error(
+        "the peer broke the ring: it says that it has written {found} bytes, where only {least} to {most} can be; end the connection"
+    )]
+    Tail {
+        /// The peer's tail, as read.
+        found: u64,
+        /// The tail that it had said before.
+        least: u64,
+        /// What the ring can hold.
+        most: u64,
+    },
 }
 
 /// Why a message was not sent.
@@ -74,6 +86,12 @@ pub enum RingError {
     Slots {
         /// Slots asked for.
         slots: usize,
+    },
+    /// The number of bytes is not a power of two in range.
+    #[error("a ring cannot hold {bytes} bytes; use a power of two from 64 to 1 GiB")]
+    Capacity {
+        /// Bytes asked for.
+        bytes: usize,
     },
     /// The memory is too small.
     #[error("the {what} of a ring need {needed} words, this memory has {found}; map more")]

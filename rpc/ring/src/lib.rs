@@ -17,6 +17,8 @@
 //! A message moves exactly one cache line. The word with its sequence number is written last; the consumer reads each word
 //! once into its own memory and decides on the copy. Credits (the consumer's head) travel once per quarter of a ring.
 //!
+//! [`StreamProducer`] and [`StreamConsumer`] are the same for plain bytes, which the shim for stream sockets uses.
+//!
 //! # Sleeping
 //!
 //! [`Sleeper`] and [`Ringer`] are the handshake without lost wake-ups: *announce, fence, look again, block* on one side and
@@ -41,6 +43,7 @@ mod mapped;
 mod message;
 mod producer;
 mod sleep;
+mod stream;
 mod words;
 
 pub use backoff::{Backoff, Step, Wait, WaitPolicy};
@@ -53,4 +56,5 @@ pub use mapped::Mapped;
 pub use message::{Body, INLINE_MAX, Inline, Message, ObjectRef};
 pub use producer::Producer;
 pub use sleep::{Ringer, Sleeper};
+pub use stream::{StreamArea, StreamConsumer, StreamProducer};
 pub use words::{OwnWords, PeerWords};

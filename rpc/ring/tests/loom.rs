@@ -328,3 +328,116 @@ fn lost_credits_are_found() {
     must_fail(FOR_EVER, || stream(Omit::RingerFence, 0, 3));
     must_fail(FOR_EVER, || stream(Omit::SleeperFence, 0, 3));
 }
+
+/// Bytes of a ring of bytes in these models, and how many the writer sends: more than fit.
+const CAPACITY: usize = 64;
+
+type ByteSides = (
+    StreamProducer<Words, Words>,
+    Sleeper<Words>,
+    StreamConsumer<Words, Words>,
+    Sleeper<Words>,
+);
+
+/// One direction: what writes with its sleeper (for room), what reads with its sleeper (for bytes).
+fn byte_sides(omit: Omit, first: u64) -> ByteSides {
+    let area = StreamArea::new(CAPACITY).unwrap();
+    let side = || Words {
+        words: Arc::new((0..area.words()).map(|_| AtomicU64::new(0)).collect()),
+        start: 0,
+        count: area.words(),
+        omit,
+    };
+    let (a, b) = (side(), side());
+    let (data, writer, reader) = (
+        a.part(area.data()),
+        a.part(area.writer()),
+        b.part(area.reader()),
+    );
+    (
+        StreamProducer::starting_at(area, data.clone(), writer.clone(), reader.clone(), first)
+            .unwrap(),
+        Sleeper::new(writer.clone()).unwrap(),
+        StreamConsumer::starting_at(area, data, reader.clone(), writer, first).unwrap(),
+        Sleeper::new(reader).unwrap(),
+    )
+}
+
+/// Writes `chunks` of bytes that count up; the ring is smaller than all of them; both sides sleep when they have to.
+fn bytes(omit: Omit, first: u64, chunks: &'static [usize]) {
+    let (mut producer, mut room, mut consumer, mut news) = byte_sides(omit, first);
+    let (mut ours, mut theirs) = {
+        let (own, peer) = (Arc::new(Event::default()), Arc::new(Event::default()));
+        let other = EventPark {
+            own: peer.clone(),
+            peer: own.clone(),
+        };
+        (EventPark { own, peer }, other)
+    };
+    let total: usize = chunks.iter().sum();
+    let writer = loom::thread::spawn(move || {
+        let mut next = 0;
+        for &len in chunks {
+            let chunk: Vec<u8> = (next..next + len).map(|n| n as u8).collect();
+            let mut done = 0;
+            while done < len {
+                let n = producer.write(&chunk[done..]).unwrap();
+                done += n;
+                if n > 0 {
+                    producer.publish();
+                    if producer.must_wake() {
+                        ours.wake();
+                    }
+                    continue;
+                }
+                room.arm();
+                if producer.room().unwrap() == 0 {
+                    assert_eq!(ours.block(None), ControlFlow::Continue(()));
+                }
+                room.disarm();
+            }
+            next += len;
+        }
+    });
+    let mut next = 0;
+    while next < total {
+        let mut buffer = [0; CAPACITY];
+        let n = consumer.read(&mut buffer).unwrap();
+        if consumer.must_wake() {
+            theirs.wake();
+        }
+        let expected: Vec<u8> = (next..next + n).map(|n| n as u8).collect();
+        assert_eq!(buffer[..n], expected);
+        next += n;
+        if n == 0 {
+            consumer.give_credits();
+            if consumer.must_wake() {
+                theirs.wake();
+            }
+            news.arm();
+            if consumer.available().unwrap() == 0 {
+                assert_eq!(theirs.block(None), ControlFlow::Continue(()));
+            }
+            news.disarm();
+        }
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn bytes_arrive_in_order_and_nobody_sleeps_for_ever() {
+    model(2, || bytes(Omit::Nothing, 0, &[5, 11]));
+    model(2, || bytes(Omit::Nothing, 0, &[61, 19]));
+    model(2, || {
+        bytes(Omit::Nothing, 0_u64.wrapping_sub(16), &[60, 13])
+    });
+}
+
+#[test]
+fn planted_bugs_in_a_ring_of_bytes_are_found() {
+    must_fail(STALE, || bytes(Omit::Release, 0, &[3]));
+    must_fail(STALE, || bytes(Omit::Acquire, 0, &[3]));
+    must_fail(FOR_EVER, || bytes(Omit::SleeperFence, 0, &[3]));
+    must_fail(FOR_EVER, || bytes(Omit::RingerFence, 0, &[3]));
+    must_fail(FOR_EVER, || bytes(Omit::RingerFence, 0, &[61, 19]));
+}

@@ -25,7 +25,11 @@ impl AsRef<[AtomicU64]> for Memory {
 impl Memory {
     /// The zeroed memory of a side with so many outgoing slots.
     pub fn area(slots: usize) -> Memory {
-        let end = Area::new(slots).words();
+        Memory::zeroed(Area::new(slots).words())
+    }
+
+    /// So many zeroed words.
+    pub fn zeroed(end: usize) -> Memory {
         Memory {
             words: Arc::new((0..end).map(|_| AtomicU64::new(0)).collect()),
             start: 0,
