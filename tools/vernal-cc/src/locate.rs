@@ -27,6 +27,8 @@ pub enum Component {
     Pass(u32),
     /// libvernal.so
     Shared,
+    /// libvernal_shim.so
+    Shim,
     /// libvernal.a
     Static,
     /// The folder of headers that stand in front of libstdc++'s.
@@ -39,6 +41,7 @@ impl Component {
         match self {
             Self::Pass(llvm) => format!("libvernal_pass_{llvm}.so"),
             Self::Shared => "libvernal.so".to_owned(),
+            Self::Shim => "libvernal_shim.so".to_owned(),
             Self::Static => "libvernal.a".to_owned(),
             Self::CxxHeaders => "include-cxx".to_owned(),
         }
@@ -117,7 +120,10 @@ impl fmt::Display for LocateError {
                     Component::Pass(_) => {
                         f.write_str("`cargo build --release` in Vernal's source builds it (it needs llvm-22-dev)")?;
                     }
-                    Component::Shared | Component::Static | Component::CxxHeaders => {
+                    Component::Shared
+                    | Component::Shim
+                    | Component::Static
+                    | Component::CxxHeaders => {
                         f.write_str("`cargo build --release` in Vernal's source builds it")?;
                     }
                 }

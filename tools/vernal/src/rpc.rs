@@ -2,6 +2,7 @@
 
 mod list;
 mod modes;
+mod shim;
 mod top;
 
 use crate::pool::Common;
@@ -16,6 +17,8 @@ pub enum Command {
     Top(top::Top),
     /// Say how arguments are kept safe from their senders here, what each way closes, and what it does not
     Modes(Common),
+    /// Run an unmodified program whose connections over Unix sockets use shared memory, if their other side has it, too
+    Shim(shim::Shim),
 }
 
 /// Runs a command; the exit code.
@@ -24,5 +27,6 @@ pub fn run(command: &Command) -> u8 {
         Command::Ls(options) => finish(options.common, list::run(options)),
         Command::Top(options) => finish(options.common, top::run(options)),
         Command::Modes(common) => finish(*common, modes::run()),
+        Command::Shim(options) => shim::run(options),
     }
 }

@@ -30,12 +30,20 @@ fn prepare(paths: Option<String>, program: &[OsString]) -> Result<Command, Strin
     let chosen = paths.or_else(|| env::var("VERNAL_PATHS").ok()).filter(|p| !p.is_empty()).ok_or(
         "no file is opted in, so nothing would be failure-atomic: give --paths '/data/*.img', or set VERNAL_PATHS",
     )?;
+    let mut command = preloaded(name, Component::Shared)?;
+    command.args(arguments);
+    command
+        .env("VERNAL_MODE", "page")
+        .env("VERNAL_PATHS", chosen);
+    Ok(command)
+}
+
+/// A command that runs `name` with one of our libraries preloaded, before those that are preloaded already.
+pub fn preloaded(name: &OsStr, component: Component) -> Result<Command, String> {
     let path = find(name)?;
     refuse_what_cannot_be_preloaded(&path)?;
     let folder = vernal_cc::library_dir().map_err(|e| e.to_string())?;
-    let library = Component::Shared
-        .find_in(&folder)
-        .map_err(|e| e.to_string())?;
+    let library = component.find_in(&folder).map_err(|e| e.to_string())?;
     let mut preload = library.into_os_string();
     if preload.to_string_lossy().contains([' ', ':']) {
         let shown = preload.to_string_lossy();
@@ -48,11 +56,7 @@ fn prepare(paths: Option<String>, program: &[OsString]) -> Result<Command, Strin
         preload.push(others);
     }
     let mut command = Command::new(&path);
-    command.arg0(name).args(arguments);
-    command
-        .env("LD_PRELOAD", preload)
-        .env("VERNAL_MODE", "page")
-        .env("VERNAL_PATHS", chosen);
+    command.arg0(name).env("LD_PRELOAD", preload);
     Ok(command)
 }
 

@@ -55,6 +55,7 @@ const TOOLS: &[&str] = &[
     "vernal-cc",
     "vernal-pass-22",
     "vernal-capi",
+    "vernal-shim",
     "vernal-cli",
     "puddled",
     "cargo-vernal",

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! PREFIX/bin                      vernal, vernal-cc, vernal-c++, cargo-vernal, puddled
-//! PREFIX/lib/vernal               libvernal.so, libvernal.a, the passes, headers in front of libstdc++'s
+//! PREFIX/lib/vernal               libvernal.so, libvernal_shim.so, libvernal.a, the passes, headers in front of libstdc++'s
 //! PREFIX/lib/libvernal.{so,a}     links to them, for -lvernal
 //! PREFIX/lib/pkgconfig            vernal.pc
 //! PREFIX/lib/cmake/Vernal         VernalConfig.cmake, VernalConfigVersion.cmake
@@ -31,7 +31,12 @@ pub struct Options {
 
 /// Programs, and whether an installation without them is still one.
 const PROGRAMS: &[&str] = &["vernal", "vernal-cc", "cargo-vernal", "puddled"];
-const LIBRARIES: &[&str] = &["libvernal.so", "libvernal.a", "libvernal_pass_22.so"];
+const LIBRARIES: &[&str] = &[
+    "libvernal.so",
+    "libvernal_shim.so",
+    "libvernal.a",
+    "libvernal_pass_22.so",
+];
 /// Installed when it has been built: the pass for the other LLVM.
 const OPTIONAL: &str = "libvernal_pass_19.so";
 

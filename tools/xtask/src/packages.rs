@@ -66,6 +66,7 @@ const PACKAGES: &[Package] = &[
     package("protobuf-compiler",    &[RpcPeers],  "peers: generates gRPC's messages"),
     package("protobuf-compiler-grpc", &[RpcPeers], "peer: generates gRPC's calls in C++"),
     package("capnproto",            &[RpcPeers],  "peer: generates Cap'n Proto's messages"),
+    package("memcached",            &[Programs, RpcPeers], "program: unmodified, over the shim for sockets"),
     package("libboost-dev",         &[Programs],  "program: Boost.Interprocess managed_mapped_file"),
     package("dpkg-dev",             &[Programs],  "program: Kyoto Cabinet from Debian's source package"),
     package("chromium",             &[Browser],   "shows the page of vernal inspect to its tests"),
