@@ -332,6 +332,7 @@ fn ready(conn: &Conn, fd: BorrowedFd<'_>, what: For) -> bool {
         For::Room => {
             let mut guard = conn.tx();
             let tx: &mut Tx = &mut guard;
+            conn.switch(tx);
             if !tx.switched {
                 return kernel_events(fd, PollFlags::OUT) != PollFlags::empty();
             }
@@ -414,7 +415,8 @@ fn block(conn: &Conn, fd: BorrowedFd<'_>, what: For, turn: u32) -> Result<(), Er
         let rx = conn.rx();
         (rx.source == Source::Ring, rx.eof)
     };
-    if what == For::Room && (!ring || eof) {
+    // Room in the socket is no bell either.
+    if what == For::Room && (!ring || eof || !conn.tx().switched) {
         return nap(conn, fd, ring);
     }
     if !ring {
