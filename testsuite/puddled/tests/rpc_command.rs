@@ -185,6 +185,7 @@ fn top_shows_the_traffic_of_programs() {
                 && seen("served")
                 && trusts("client_trusts")
                 && trusts("server_trusts")
+                && r["sandbox"] == "none"
                 && r["leases"].as_u64() >= Some(2)
         })
     });

@@ -203,9 +203,9 @@ fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
 }
 
 impl Heaps {
-    /// How far the peer is trusted.
-    pub(super) fn trust(&self) -> Trust {
-        self.limits.trust
+    /// How far the peer is trusted, and how much it may pass.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     pub(super) fn new(

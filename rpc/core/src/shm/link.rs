@@ -56,7 +56,7 @@ impl ShmLink {
     pub(super) fn new(peer: Peer, lease: Arc<Lease>, heaps: Heaps, own: &Side) -> ShmLink {
         let words = own.held.words(MODE..LATENCY + WORDS);
         if let Some(mode) = words.as_ref().first() {
-            mode.store(mode_word(heaps.trust()), Ordering::Relaxed);
+            mode.store(mode_word(heaps.limits()), Ordering::Relaxed);
         }
         ShmLink {
             latency: Recorder::over(own.held.words(LATENCY..LATENCY + WORDS)),

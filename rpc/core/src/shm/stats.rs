@@ -5,8 +5,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::layout::{HEADER_MAGIC, LATENCY, MAGIC, MODE, STATS};
+use super::link::Limits;
 use crate::latency::{Latency, WORDS};
-use crate::options::Trust;
+use crate::options::{Sandbox, Trust};
 
 /// What the owner of a ring segment has counted. It is its own word for it: a number to show, never one to rely on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,13 +19,23 @@ pub struct RingStats {
     pub text_bytes: u64,
     /// How far it trusts its peer. `None`: it does not say.
     pub trust: Option<Trust>,
+    /// Where it runs handlers, if it is a server.
+    pub sandbox: Sandbox,
     /// Of a client: how long calls took that it waited for. Of a server: how long calls took from when they were read until the
     /// answer was sent. Of all calls few are measured.
     pub latency: Latency,
 }
 
+/// Set in the word for how far a side trusts, if its handlers run in helper processes.
+const HELPERS: u64 = 1 << 8;
+
 /// The word for how far a side trusts.
-pub(super) fn mode_word(trust: Trust) -> u64 {
+pub(super) fn mode_word(limits: &Limits) -> u64 {
+    let helpers = if limits.lends { HELPERS } else { 0 };
+    trust_word(limits.trust) | helpers
+}
+
+fn trust_word(trust: Trust) -> u64 {
     match trust {
         Trust::Plain => 1,
         Trust::Verify => 2,
@@ -34,7 +45,15 @@ pub(super) fn mode_word(trust: Trust) -> u64 {
 fn trust_of(word: u64) -> Option<Trust> {
     [Trust::Plain, Trust::Verify]
         .into_iter()
-        .find(|trust| mode_word(*trust) == word)
+        .find(|trust| trust_word(*trust) == word & 0xff)
+}
+
+/// Where handlers run, of a side that says how far it trusts.
+fn sandbox_of(word: u64) -> Sandbox {
+    match word & HELPERS {
+        0 => Sandbox::None,
+        _ => Sandbox::Process,
+    }
 }
 
 impl RingStats {
@@ -49,7 +68,35 @@ impl RingStats {
             sent: word(STATS),
             text_bytes: word(STATS + 2),
             trust: trust_of(word(MODE)),
+            sandbox: sandbox_of(word(MODE)),
             latency: Latency::of((LATENCY..LATENCY + WORDS).map(word)),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Types;
+    use vernal_heap::walk::Budget;
+
+    #[test]
+    fn modes_come_back_and_others_are_not_guessed() {
+        for trust in [Trust::Plain, Trust::Verify] {
+            for lends in [false, true] {
+                let limits = Limits {
+                    trust,
+                    budget: Budget::default(),
+                    types: Types::Program,
+                    lends,
+                };
+                let word = mode_word(&limits);
+                assert_eq!(trust_of(word), Some(trust));
+                assert_eq!(sandbox_of(word) == Sandbox::Process, lends);
+            }
+        }
+        for word in [0, 3, 0x100, u64::MAX] {
+            assert_eq!(trust_of(word), None);
+        }
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use vernal_puddled_client::Client;
 use vernal_puddled_proto::{ConnId, ConnStat, SegmentOf};
 use vernal_rpc_core::shm::RingStats;
-use vernal_rpc_core::{Latency, Trust};
+use vernal_rpc_core::{Latency, Sandbox, Trust};
 
 #[derive(clap::Args)]
 pub struct Top {
@@ -162,6 +162,14 @@ fn trust(stats: &RingStats) -> &'static str {
     }
 }
 
+fn sandbox(stats: &RingStats) -> &'static str {
+    match stats.sandbox {
+        Sandbox::None => "none",
+        Sandbox::Process => "process",
+        _ => "?",
+    }
+}
+
 fn latency_json(new: &Latency, all: &Latency) -> Value {
     let ns = |l: &Latency, q: f64| l.quantile(q).map(|t| t.as_nanos() as u64);
     let part =
@@ -182,6 +190,7 @@ fn cells(row: Option<&Row>) -> Vec<String> {
             "CALL P50 / P99",
             "SERVED P50 / P99",
             "TRUST C/S",
+            "SANDBOX",
             "LEASES",
             "SENT",
             "MEMORY",
@@ -200,6 +209,7 @@ fn cells(row: Option<&Row>) -> Vec<String> {
         quantiles(&r.call, &r.total.client.latency),
         quantiles(&r.handler, &r.total.server.latency),
         format!("{}/{}", trust(&r.total.client), trust(&r.total.server)),
+        sandbox(&r.total.server).to_owned(),
         r.total.leases.to_string(),
         r.total.client.sent.to_string(),
         BinaryBytes(r.conn.bytes).to_string(),
@@ -238,7 +248,8 @@ pub fn run(options: &Top) -> Outcome {
                     "server_messages": r.total.server.sent, "bytes": r.conn.bytes, "leases": r.total.leases,
                     "call": latency_json(&r.call, &r.total.client.latency),
                     "served": latency_json(&r.handler, &r.total.server.latency),
-                    "client_trusts": trust(&r.total.client), "server_trusts": trust(&r.total.server)})
+                    "client_trusts": trust(&r.total.client), "server_trusts": trust(&r.total.server),
+                    "sandbox": sandbox(&r.total.server)})
             });
             let json =
                 json!({"seconds": options.interval, "connections": rows.collect::<Vec<_>>()});
