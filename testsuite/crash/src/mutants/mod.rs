@@ -69,7 +69,14 @@ const HANGS_TIMES: u32 = 4;
 /// Runs of a test that a mutant has to survive.
 const RUNS: u32 = 5;
 /// What is copied of the workspace besides its crates.
-const COPIED: [&str; 4] = ["Cargo.toml", "Cargo.lock", ".cargo", "rust-toolchain.toml"];
+const COPIED: [&str; 5] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    ".cargo",
+    "rust-toolchain.toml",
+    // A test of rpc/core compares it with what it finds.
+    "docs/trust.md",
+];
 
 /// How a mutant ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
