@@ -168,6 +168,13 @@ impl Channel {
         Ok(String::from_utf8_lossy(&address[..end]).into_owned())
     }
 
+    /// Makes the sandbox of a channel that was opened with one; [`run`](Self::run) does if nobody has. When all methods are served, before
+    /// other threads run, and before keys and other people's data are loaded: what is there already is in the sandbox, too.
+    pub fn prefork(&self) -> Result<(), Error> {
+        // SAFETY: the channel is open.
+        Error::check(unsafe { sys::vn_rpc_prefork(self.raw()) })
+    }
+
     /// Serves clients on this thread, until [`shutdown`](Self::shutdown).
     pub fn run(&self) -> Result<(), Error> {
         // SAFETY: the channel is open as long as this clone of it.

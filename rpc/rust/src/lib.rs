@@ -75,7 +75,7 @@ pub use channel::{Channel, Running, Shared};
 pub use connection::{Arg, Argument, Connection};
 pub use error::{Code, Error, Failure};
 pub use method::{Method, StreamMethod};
-pub use options::{ChannelOptions, ConnectOptions, Wait};
+pub use options::{ChannelOptions, ConnectOptions, Sandbox, Wait};
 pub use pending::Pending;
 pub use reference::Ref;
 pub use stream::Stream;

@@ -19,6 +19,19 @@ pub enum Wait {
     Block,
 }
 
+/// Where the handlers of a channel run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Sandbox {
+    /// In the server.
+    #[default]
+    None,
+    /// In a helper process for each client, forked from a copy of the server that [`Channel::prefork`] has made. What an argument does
+    /// to a handler ends the helper, and its caller gets an error. Handlers see the server's memory as it was then, cannot change it,
+    /// and open nothing. Such a channel takes no clients over TCP.
+    Process,
+}
+
 fn wait(flags: u32, wait: Wait) -> u32 {
     let flags = flags & !(sys::SPIN | sys::BLOCK);
     flags
@@ -103,6 +116,27 @@ impl ChannelOptions {
     /// Threads that run handlers. 0, which is usual: the thread that polls does, which suits handlers of a few microseconds.
     pub fn threads(mut self, threads: u32) -> Self {
         self.raw.threads = threads;
+        self
+    }
+
+    /// Where handlers run; usually in the server.
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.raw.sandbox = match sandbox {
+            Sandbox::None => 0,
+            Sandbox::Process => sys::SANDBOX_PROCESS,
+        };
+        self
+    }
+
+    /// How long a call may take in a sandbox, usually 1 s; then its helper is killed.
+    pub fn sandbox_time(mut self, time: Duration) -> Self {
+        self.raw.sandbox_ms = milliseconds(time);
+        self
+    }
+
+    /// Memory that a handler may take in a sandbox, usually 256 MiB.
+    pub fn sandbox_bytes(mut self, bytes: u64) -> Self {
+        self.raw.sandbox_bytes = bytes;
         self
     }
 

@@ -50,9 +50,12 @@ pub(crate) struct Options {
     pub timeout_ms: u32,
     pub max_bytes: u64,
     pub max_objects: u64,
+    pub sandbox: u32,
+    pub sandbox_ms: u32,
+    pub sandbox_bytes: u64,
 }
 
-const _: () = assert!(size_of::<Options>() == 40);
+const _: () = assert!(size_of::<Options>() == 56);
 
 impl Options {
     /// The usual values.
@@ -65,12 +68,16 @@ impl Options {
         timeout_ms: 0,
         max_bytes: 0,
         max_objects: 0,
+        sandbox: 0,
+        sandbox_ms: 0,
+        sandbox_bytes: 0,
     };
 }
 
 pub(crate) const PLAIN: u32 = 1;
 pub(crate) const SPIN: u32 = 2;
 pub(crate) const BLOCK: u32 = 4;
+pub(crate) const SANDBOX_PROCESS: u32 = 1;
 
 /// `vn_rpc_arg`.
 #[repr(C)]
@@ -110,6 +117,7 @@ unsafe extern "C" {
         address: *mut c_char,
         room: usize,
     ) -> c_int;
+    pub(crate) fn vn_rpc_prefork(channel: *mut Channel) -> c_int;
     pub(crate) fn vn_rpc_run(channel: *mut Channel) -> c_int;
     pub(crate) fn vn_rpc_shutdown(channel: *mut Channel, grace_ms: u32);
     pub(crate) fn vn_rpc_close(channel: *mut Channel);

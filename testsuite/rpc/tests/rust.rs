@@ -75,6 +75,18 @@ fn rust_and_cxx_call_each_other() {
 }
 
 #[test]
+fn a_handler_that_aborts_in_its_helper_fails_its_call() {
+    let place = Place::new("rust-guarded");
+    let program = build(&place, "rust-rpc", "rust-rpc");
+    let mut server = place.serve(&program, &["guarded", "t/guarded"]);
+    for _ in 0..2 {
+        let said = place.says(&program, &["abort", "t/guarded"]);
+        assert_eq!(said, "ok\n");
+    }
+    assert!(server.runs());
+}
+
+#[test]
 fn a_server_that_dies_is_noticed_and_its_replies_stay() {
     let place = Place::new("rust-dies");
     let program = build(&place, "rust-rpc", "rust-rpc");

@@ -349,6 +349,22 @@ pub fn check(address: &str) -> Result<()> {
     Ok(())
 }
 
+/// Handlers that end their process, in a server that has helpers for that.
+pub fn abort(address: &str) -> Result<()> {
+    let conn = vernal_rpc::connect(address)?;
+    let argument = conn.build::<Tree>(|heap| tree(heap, 2))?;
+    for _ in 0..3 {
+        ensure!(is_same(&*conn.call(ECHO, &argument)?, &argument));
+        ensure!(*conn.call(PLAIN, &PLAINEST)? == PLAINEST);
+        ensure!(matches!(conn.call(FAIL, &7), Err(e) if e.application_code() == Some(7)));
+        let failed = conn.call(FAIL, &0);
+        ensure!(matches!(failed, Err(Error::Remote(f)) if f.code == Code::Internal));
+        ensure!(matches!(conn.call(DIE, &()), Err(Error::Remote(_))));
+    }
+    println!("ok");
+    Ok(())
+}
+
 /// A list for a server that may be written in C++.
 pub fn sum(address: &str, token: &str) -> Result<()> {
     let conn = vernal_rpc::ConnectOptions::new()

@@ -1,6 +1,7 @@
 //! A server with every kind of method, and clients that use and attack it.
 //!
 //! ```text
+//! rust-rpc guarded CHANNEL    abort ADDRESS
 //! rust-rpc serve CHANNEL    check ADDRESS    lie ADDRESS    die ADDRESS    sum ADDRESS TOKEN    stop ADDRESS
 //! ```
 
@@ -16,6 +17,8 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn run(arguments: &[&str]) -> Result<()> {
     match arguments {
         ["serve", name] => server::serve(name),
+        ["guarded", name] => server::guarded(name),
+        ["abort", address] => check::abort(address),
         ["check", address] => check::check(address),
         ["lie", address] => lie::lie(address),
         ["sum", address, token] => check::sum(address, token),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use vernal::{Error, PBox, PVec, Tx};
-use vernal_rpc::{Call, ChannelOptions, Failure, Items, Reply};
+use vernal_rpc::{Call, ChannelOptions, Failure, Items, Reply, Sandbox};
 
 use crate::Result;
 use crate::types::*;
@@ -53,6 +53,24 @@ pub fn copy<'q>(heap: &Tx<'q>, t: &Tree<'_>) -> std::result::Result<Tree<'q>, Er
         boxed_row: heap.alloc(*t.boxed_row)?,
         boxes,
     })
+}
+
+/// Handlers in helper processes.
+pub fn guarded(name: &str) -> Result<()> {
+    let chan = ChannelOptions::new().sandbox(Sandbox::Process).open(name)?;
+    chan.serve(ECHO, |call: Call<Tree>| {
+        call.reply(|heap| copy(heap, &call))
+    })?;
+    chan.serve(PLAIN, |call: Call<Plain>| Ok(Reply::value(*call)))?;
+    chan.serve(FAIL, |call: Call<u32>| match *call {
+        0 => panic!("as asked"),
+        code => Err(Failure::new(code, "as asked")),
+    })?;
+    chan.serve(DIE, |_: Call<()>| std::process::abort())?;
+    chan.prefork()?;
+    println!("ready");
+    chan.run()?;
+    Ok(())
 }
 
 pub fn serve(name: &str) -> Result<()> {
