@@ -5,8 +5,9 @@
 //! wait for a commit, and reports each difference. With several threads a store may be seen before its mark; such a
 //! finding is kept as a suspicion and counts only if the line is still unmarked at a later look.
 
-use crate::commit::{Gather, is_deferred};
+use crate::commit::Gather;
 use crate::config;
+use crate::deferred::is_deferred;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use vernal_abi as abi;

@@ -14,16 +14,20 @@
 //!    every thread since the clear: the store that preceded such a mark is visible from then on, and one more comparison
 //!    after the barrier finds it.
 //!
+//! To look again costs little: what a line held when a commit last looked is kept beside its address, and a line that still holds
+//! it is done with; home, which is seldom in the cache after a commit, is read for the others only.
+//!
 //! While the process has had one thread only, case 2 cannot happen and the list stays empty. The model that enumerates
 //! this protocol under x86-TSO, and shows that each omitted step loses an update, is in `testsuite/crash`.
 
+use crate::barrier;
+use crate::deferred::{Deferred, deferred, is_deferred};
+use crate::extent::Extent;
 use crate::space;
 use crate::thread::{self, Control};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use vernal_abi as abi;
 use vernal_sys::RESERVE_CHUNK;
-use vernal_sys::mem::LazyBytes;
 use vernal_sys::{cpu, os};
 
 mod whole;
@@ -31,107 +35,17 @@ mod whole;
 /// Marks were dropped outside any thread's list (no memory for a list): look at the shadow itself.
 pub static SCAN_SHADOW: AtomicBool = AtomicBool::new(false);
 
-/// What a commit does with a marked line of memory that is *deferred*: its working copy differs from home by what can be made
-/// again from home at any time (the rewritten pointers of a pool that has moved), and commits leave it out until the program
-/// stores to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deferred {
-    /// The line is not deferred.
-    No,
-    /// Nothing can have been stored there: the line is left out, and not even read.
-    Untouched,
-    /// The line was deferred, and its surroundings have been marked just now: marks are gathered once more.
-    Taken,
-}
-
-/// Asked about a line; with the second argument it may take the line's surroundings into the commit, else the answer is
-/// never [`Deferred::Taken`].
-type AskDeferred = fn(u64, bool) -> Deferred;
-static ASK_DEFERRED: OnceLock<AskDeferred> = OnceLock::new();
-/// Pools that have deferred memory.
-static DEFERRING: AtomicUsize = AtomicUsize::new(0);
-
-/// Lets `ask` decide about lines while [`deferring`] is above zero. It is called under the commit lock with the gate closed,
-/// and may mark.
-pub fn on_deferred(ask: AskDeferred) {
-    let _ = ASK_DEFERRED.set(ask);
-}
-
-/// One more, or one less, that has deferred memory.
-pub fn deferring(more: bool) {
-    match more {
-        true => DEFERRING.fetch_add(1, Ordering::SeqCst),
-        false => DEFERRING.fetch_sub(1, Ordering::SeqCst),
-    };
-}
-
-#[inline]
-fn deferred(line: u64, take: bool) -> Deferred {
-    if DEFERRING.load(Ordering::Relaxed) == 0 {
-        return Deferred::No;
-    }
-    ask_deferred(line, take)
-}
-
-#[cold]
-fn ask_deferred(line: u64, take: bool) -> Deferred {
-    ASK_DEFERRED
-        .get()
-        .map_or(Deferred::No, |ask| ask(line, take))
-}
-
-/// Whether no memory is deferred.
-pub fn none_deferred() -> bool {
-    DEFERRING.load(Ordering::Relaxed) == 0
-}
-
-/// Whether commits leave the line out as it is now.
-pub fn is_deferred(line: u64) -> bool {
-    deferred(line, false) != Deferred::No
-}
-
-/// Lines on the recheck list above which a commit pays for a barrier and empties it.
-const RECHECK_MAX: usize = 96;
-
-/// What a commit needs to know of one mapped file.
-#[derive(Debug)]
-pub struct Extent {
-    /// Home address.
-    pub base: u64,
-    /// Bytes of the file that take part in commits (its length as the program sees it).
-    pub len: u64,
-    /// The file is a member of the journal.
-    pub member: bool,
-    /// Per line: whether it is on the recheck list (see [`Flag`]).
-    recheck: LazyBytes,
-    /// Per [`RESERVE_CHUNK`]: whether the home image is known to have blocks there.
-    reserved: LazyBytes,
-}
-
-impl Extent {
-    /// An extent for a slot of `slot` bytes.
-    pub fn new(base: u64, len: u64, slot: u64) -> std::io::Result<Self> {
-        Ok(Self {
-            base,
-            len,
-            member: false,
-            recheck: LazyBytes::new(slot / abi::LINE_SIZE)?,
-            reserved: LazyBytes::new(slot / RESERVE_CHUNK)?,
-        })
-    }
-
-    #[inline]
-    fn holds(&self, addr: u64) -> bool {
-        addr >= self.base && addr - self.base < self.len
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flag {
-    Absent = 0,
-    Listed = 1,
-    /// Listed, and looked at by the commit that is running.
-    Fresh = 2,
+/// Lines on the recheck list above which a commit waits for a barrier. Long before that, who has committed executes one.
+const RECHECK_MAX: usize = 4096;
+/// A line whose byte was cleared and not yet followed by a barrier.
+#[derive(Debug, Clone, Copy)]
+struct Cleared {
+    line: u64,
+    /// The last commit that has cleared its byte.
+    by: u64,
+    /// What the commit that looked last has seen there is kept; whatever home did not hold of it was staged. Not when that commit
+    /// failed, or was taken back.
+    known: bool,
 }
 
 /// How lines are looked at in one commit.
@@ -142,6 +56,8 @@ struct Mode {
     /// Stage without comparing with home: because home is not the committed content (asynchronous commits are pending), or
     /// because reading it costs more than writing it (see [`Look`]).
     always: bool,
+    /// The same for lines of the recheck list: most of them have not changed.
+    always_again: bool,
 }
 
 /// Whether a commit compares lines with home before it stages them.
@@ -152,7 +68,7 @@ pub enum Look {
     Compare,
     /// Stage every line that was marked, whole. On byte-addressable media a whole line goes to the journal and to home with
     /// non-temporal stores, which read nothing; the comparison would fetch a home line that is seldom in the cache
-    /// (docs/adr/0012). Only with one thread: the recheck of racing stores needs the comparison.
+    /// (docs/adr/0012). The recheck of racing stores compares.
     WholeLines,
     /// Stage every line; the caller compares with what is pending.
     Pending,
@@ -162,12 +78,11 @@ impl Mode {
     #[inline]
     fn now(look: Look) -> Self {
         let threads = !os::single_threaded();
-        let always = match look {
-            Look::Compare => false,
-            Look::WholeLines => !threads,
-            Look::Pending => true,
-        };
-        Self { threads, always }
+        Self {
+            threads,
+            always: look != Look::Compare,
+            always_again: look == Look::Pending,
+        }
     }
 }
 
@@ -176,8 +91,12 @@ impl Mode {
 pub struct Gather {
     /// The mapped files.
     pub extents: Vec<Extent>,
-    /// Lines whose byte was cleared and not yet followed by a barrier.
-    recheck: Vec<u64>,
+    /// The recheck list.
+    recheck: Vec<Cleared>,
+    /// What they held when a commit last looked, in the same order.
+    seen: Vec<Line>,
+    /// Lines of the recheck list that were looked at since a barrier was last asked for.
+    looks: u64,
     /// Lines that a commit consumed and could not stage.
     left: Vec<u64>,
     /// Lines were marked while this gathered: there is more to take.
@@ -200,6 +119,7 @@ pub struct Changed<'a> {
 }
 
 #[repr(align(64))]
+#[derive(Debug, Clone, Copy)]
 struct Line([u64; 8]);
 
 /// Reads a line that other threads may be writing: each word is seen old or new.
@@ -223,19 +143,24 @@ pub fn read_home(addr: u64) -> [u64; 8] {
     read_line(addr + abi::HOME_DISTANCE).0
 }
 
-/// Compares the line at `addr` with home; calls `stage` when it differs, or `always`.
+/// Compares the line at `addr` with home; calls `stage` when it differs, or `always`. With threads, `seen` gets what it has
+/// looked at.
 #[inline]
 fn examine<E>(
     extents: &mut [Extent],
     extent: usize,
     addr: u64,
     mode: Mode,
+    seen: Option<&mut Line>,
     stage: &mut impl FnMut(Changed<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let copy;
     let words = if mode.threads {
         // What is staged must be what was compared.
         copy = read_line(addr);
+        if let Some(seen) = seen {
+            *seen = copy;
+        }
         &copy.0
     } else {
         // SAFETY: a mapped, aligned line that nobody else can be writing to: there is one thread, and it is here.
@@ -267,15 +192,21 @@ fn examine<E>(
     Ok(())
 }
 
+/// The extent that holds `addr`.
+#[inline]
+fn find(extents: &[Extent], addr: u64, hint: &mut usize) -> Option<usize> {
+    if extents.get(*hint).is_some_and(|e| e.holds(addr)) {
+        return Some(*hint);
+    }
+    // A pool grows by puddles as large as all before: the last ones hold most lines.
+    *hint = extents.iter().rposition(|e| e.holds(addr))?;
+    Some(*hint)
+}
+
 impl Gather {
     #[inline]
     fn find(&self, addr: u64, hint: &mut usize) -> Option<usize> {
-        if self.extents.get(*hint).is_some_and(|e| e.holds(addr)) {
-            return Some(*hint);
-        }
-        // A pool grows by puddles as large as all before: the last ones hold most lines.
-        *hint = self.extents.iter().rposition(|e| e.holds(addr))?;
-        Some(*hint)
+        find(&self.extents, addr, hint)
     }
 
     /// Collects every line that may have changed since the last commit and stages those that did. `Ok(n)`: n lines were
@@ -288,7 +219,11 @@ impl Gather {
         mut stage: impl FnMut(Changed<'_>) -> Result<(), E>,
     ) -> Result<u64, E> {
         let mode = Mode::now(look);
-        let forget = self.recheck.len() > RECHECK_MAX && os::membarrier();
+        if self.recheck.len() > RECHECK_MAX {
+            barrier::pass(barrier::number());
+        }
+        let passed = barrier::passed();
+        barrier::begin_commit();
         let listed_before = self.recheck.len();
         let mut failed = None;
         let mut hint = 0;
@@ -305,7 +240,9 @@ impl Gather {
                     let line = addr & !(abi::LINE_SIZE - 1);
                     if failed.is_none() {
                         looked += 1;
-                        failed = self.take(line, mode, &mut hint, &mut stage).err();
+                        if let Err(e) = self.take(line, mode, &mut hint, &mut stage) {
+                            failed = Some(e);
+                        }
                     } else {
                         self.left.push(line);
                     }
@@ -323,8 +260,8 @@ impl Gather {
                 break;
             }
         }
-        if listed_before > 0 {
-            looked += self.recheck(listed_before, forget, mode, &mut stage)?;
+        if !self.recheck.is_empty() {
+            looked += self.recheck(listed_before, passed, mode, &mut stage)?;
         }
         Ok(looked)
     }
@@ -350,15 +287,34 @@ impl Gather {
             Deferred::Untouched => return Ok(()),
             Deferred::Taken => self.more = true,
         }
+        let mut seen = None;
         if mode.threads {
             let e = &mut self.extents[extent];
-            let flag = &mut e.recheck.get_mut()[((line - e.base) / abi::LINE_SIZE) as usize];
-            if *flag == Flag::Absent as u8 {
-                self.recheck.push(line);
+            let cleared = Cleared {
+                line,
+                by: barrier::number(),
+                known: true,
+            };
+            let place = e.place(line).unwrap_or(self.recheck.len());
+            match self.recheck.get_mut(place) {
+                Some(c) => *c = cleared,
+                None => {
+                    e.set_place(line, Some(place));
+                    self.recheck.push(cleared);
+                    self.seen.push(Line([0; 8]));
+                }
             }
-            *flag = Flag::Fresh as u8;
+            seen = self.seen.get_mut(place);
         }
-        examine(&mut self.extents, extent, line, mode, stage).inspect_err(|_| self.left.push(line))
+        // A result that is moved as a whole is read back wider than it was written: that waits for every store before it, the
+        // byte's in another CPU's cache included.
+        match examine(&mut self.extents, extent, line, mode, seen, stage) {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                self.left.push(line);
+                Err(e)
+            }
+        }
     }
 
     /// Whether the recheck list is empty, as it is while the process has one thread.
@@ -366,58 +322,82 @@ impl Gather {
         self.recheck.is_empty()
     }
 
-    /// Looks again at the first `n` lines of the recheck list; with `forget` (a barrier has passed since they were
-    /// listed) drops those that this commit did not clear anew.
+    /// A barrier after the commit with this number is worth its cost by now: all that looking again has cost since the last one.
+    #[inline]
+    pub fn wants_barrier(&mut self) -> Option<u64> {
+        if !barrier::is_worth(self.looks) {
+            return None;
+        }
+        self.looks = 0;
+        Some(barrier::number())
+    }
+
+    /// Looks again at the first `n` lines of the recheck list, those that commits before this one have cleared; drops those that
+    /// were last cleared by a commit up to `passed`, because every thread has passed a barrier between that and this look.
     fn recheck<E>(
         &mut self,
         n: usize,
-        forget: bool,
+        passed: u64,
         mode: Mode,
         stage: &mut impl FnMut(Changed<'_>) -> Result<(), E>,
     ) -> Result<u64, E> {
+        let mode = Mode {
+            always: mode.always_again,
+            ..mode
+        };
         let mut looked = 0;
         let mut hint = 0;
+        let mut drops = false;
         for i in 0..n {
-            let line = self.recheck[i];
-            let Some(extent) = self.find(line, &mut hint) else {
-                continue;
-            };
+            let c = &mut self.recheck[i];
+            let line = c.line;
+            looked += 1;
+            drops |= c.by <= passed;
+            let seen = &mut self.seen[i];
+            // SAFETY: both are aligned; lines that are unmapped or cut leave the list.
+            let same = unsafe { cpu::differing_words(line as *const u8, seen.0.as_ptr().cast()) };
             // A line that a roll-back has deferred again has no store that was not taken back.
-            if self.flag(extent, line) != Flag::Fresh as u8 && !is_deferred(line) {
-                looked += 1;
-                examine(&mut self.extents, extent, line, mode, stage)?;
+            if (same == 0 && c.known) || is_deferred(line) {
+                continue;
+            }
+            c.known = mode.threads;
+            if let Some(extent) = find(&self.extents, line, &mut hint) {
+                examine(&mut self.extents, extent, line, mode, Some(seen), stage)?;
             }
         }
-        if forget {
-            let mut kept = std::mem::take(&mut self.recheck);
-            kept.retain(|&line| match self.find(line, &mut hint) {
-                Some(extent) if self.flag(extent, line) == Flag::Fresh as u8 => true,
-                Some(extent) => {
-                    self.set_flag(extent, line, Flag::Absent);
-                    false
-                }
-                None => false,
-            });
-            self.recheck = kept;
-        }
-        // Fresh is a statement about the running commit only.
-        for i in 0..self.recheck.len() {
-            let line = self.recheck[i];
-            if let Some(extent) = self.find(line, &mut hint) {
-                self.set_flag(extent, line, Flag::Listed);
-            }
+        self.looks += looked;
+        if drops {
+            self.keep(|c| c.by > passed);
         }
         Ok(looked)
     }
 
-    fn flag(&self, extent: usize, line: u64) -> u8 {
-        let e = &self.extents[extent];
-        e.recheck.get()[((line - e.base) / abi::LINE_SIZE) as usize]
+    /// Takes the other lines off the recheck list.
+    fn keep(&mut self, mut wanted: impl FnMut(&Cleared) -> bool) {
+        let mut hint = 0;
+        let mut to = 0;
+        for i in 0..self.recheck.len() {
+            let c = self.recheck[i];
+            let keep = wanted(&c);
+            if let Some(extent) = self.find(c.line, &mut hint) {
+                self.extents[extent].set_place(c.line, keep.then_some(to));
+            }
+            if keep {
+                self.recheck[to] = c;
+                self.seen[to] = self.seen[i];
+                to += 1;
+            }
+        }
+        self.recheck.truncate(to);
+        self.seen.truncate(to);
     }
 
-    fn set_flag(&mut self, extent: usize, line: u64, flag: Flag) {
-        let e = &mut self.extents[extent];
-        e.recheck.get_mut()[((line - e.base) / abi::LINE_SIZE) as usize] = flag as u8;
+    /// What was seen on the recheck list, and perhaps staged, is in no commit; and lines were perhaps cleared.
+    fn know_nothing(&mut self) {
+        for c in &mut self.recheck {
+            c.known = false;
+            c.by = barrier::number();
+        }
     }
 
     /// Finds set bytes in the shadow itself: after marks were dropped.
@@ -464,7 +444,14 @@ impl Gather {
         let mut line = lo;
         while line < hi {
             looked += 1;
-            examine(&mut self.extents, extent, line, Mode::now(look), &mut stage)?;
+            examine(
+                &mut self.extents,
+                extent,
+                line,
+                Mode::now(look),
+                None,
+                &mut stage,
+            )?;
             line += abi::LINE_SIZE;
         }
         Ok(looked)
@@ -480,14 +467,8 @@ impl Gather {
         for line in std::mem::take(&mut self.left) {
             thread::mark_range(line, abi::LINE_SIZE);
         }
-        // Lines that only the recheck list knew are still on it; none of them was committed.
-        let mut hint = 0;
-        for i in 0..self.recheck.len() {
-            let line = self.recheck[i];
-            if let Some(extent) = self.find(line, &mut hint) {
-                self.set_flag(extent, line, Flag::Listed);
-            }
-        }
+        // Lines that only the recheck list knew are still on it.
+        self.know_nothing();
     }
 
     /// Takes every changed line back to home and gives its address to `restored`. No other thread may be storing to the
@@ -509,22 +490,16 @@ impl Gather {
         match ok {
             Ok(_) => {}
         }
+        self.know_nothing();
     }
 
     /// Sets the length of a file; lines past it are forgotten.
     pub fn set_len(&mut self, index: usize, len: u64) {
-        let e = &mut self.extents[index];
-        let (base, old) = (e.base, e.len);
+        let (base, old) = (self.extents[index].base, self.extents[index].len);
         if len < old {
-            self.recheck.retain(|&line| {
-                let gone = line >= base + len && line < base + old;
-                if gone {
-                    e.recheck.get_mut()[((line - base) / abi::LINE_SIZE) as usize] =
-                        Flag::Absent as u8;
-                }
-                !gone
-            });
+            self.keep(|c| !(base + len..base + old).contains(&c.line));
         }
+        let e = &mut self.extents[index];
         if len < old {
             // What is cut loses its blocks.
             let (from, to) = (len / RESERVE_CHUNK, old.div_ceil(RESERVE_CHUNK));
@@ -535,9 +510,9 @@ impl Gather {
 
     /// Forgets a file that is being unmapped.
     pub fn remove(&mut self, index: usize) -> Extent {
-        let e = self.extents.remove(index);
-        self.recheck.retain(|&line| !e.holds(line));
-        e
+        let (base, len) = (self.extents[index].base, self.extents[index].len);
+        self.keep(|c| !(base..base + len).contains(&c.line));
+        self.extents.remove(index)
     }
 
     /// Consumes and forgets the marks of one file; those of the others are put back.
@@ -566,6 +541,6 @@ impl Gather {
     /// Whether the line at `addr` waits for a commit or a recheck.
     pub fn is_pending(&self, extent: usize, addr: u64) -> bool {
         shadow(addr).load(Ordering::Relaxed) != abi::SHADOW_CLEAN
-            || self.flag(extent, addr) != Flag::Absent as u8
+            || self.extents[extent].place(addr).is_some()
     }
 }

@@ -21,17 +21,25 @@ fn lock() -> MutexGuard<'static, ()> {
     LOCK.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// Waits until `done`: looking for a while, then asleep.
-fn wait_until(done: impl Fn() -> bool) {
+/// Looks for a while whether it is `done`.
+pub(crate) fn look_until(done: impl Fn() -> bool) -> bool {
     static ALONE: OnceLock<bool> = OnceLock::new();
     // On one CPU what is waited for cannot happen while this thread looks.
     let alone =
         *ALONE.get_or_init(|| std::thread::available_parallelism().is_ok_and(|n| n.get() == 1));
     for _ in 0..if alone { 1 } else { LOOKS } {
         if done() {
-            return;
+            return true;
         }
         std::hint::spin_loop();
+    }
+    false
+}
+
+/// Waits until `done`: looking for a while, then asleep.
+fn wait_until(done: impl Fn() -> bool) {
+    if look_until(&done) {
+        return;
     }
     let mut g = lock();
     SLEEPERS.fetch_add(1, Ordering::SeqCst);

@@ -5,9 +5,12 @@
 //! interface, of allocation or of types.
 #![warn(missing_docs)]
 mod audit;
+mod barrier;
 mod commit;
 pub mod config;
+mod deferred;
 mod error;
+mod extent;
 mod file;
 mod gate;
 pub mod inject;

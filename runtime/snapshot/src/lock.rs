@@ -5,8 +5,10 @@
 //! interrupts the holder is turned away by `Control::in_commit` before it gets here, and a second thread can only be
 //! created by the one thread, which is not inside a commit then.
 
+use crate::gate;
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use vernal_sys::os;
 
@@ -14,6 +16,8 @@ use vernal_sys::os;
 #[derive(Debug)]
 pub struct CommitLock<T> {
     mutex: Mutex<()>,
+    /// A thread holds the mutex, or is about to give it back: a hint to those who wait.
+    held: AtomicBool,
     value: UnsafeCell<T>,
 }
 
@@ -24,7 +28,9 @@ unsafe impl<T: Send> Sync for CommitLock<T> {}
 /// Access to the value.
 #[derive(Debug)]
 pub struct Guard<'a, T> {
-    _held: Option<MutexGuard<'a, ()>>,
+    // Given back behind `drop`.
+    mutex: Option<MutexGuard<'a, ()>>,
+    held: &'a AtomicBool,
     value: *mut T,
 }
 
@@ -33,6 +39,7 @@ impl<T> CommitLock<T> {
     pub const fn new(value: T) -> Self {
         Self {
             mutex: Mutex::new(()),
+            held: AtomicBool::new(false),
             value: UnsafeCell::new(value),
         }
     }
@@ -45,13 +52,14 @@ impl<T> CommitLock<T> {
     #[inline]
     pub unsafe fn lock(&self) -> Guard<'_, T> {
         // A panic under the lock is a bug of ours; the state is still the best there is.
-        let held = if os::single_threaded() {
+        let mutex = if os::single_threaded() {
             None
         } else {
-            Some(self.mutex.lock().unwrap_or_else(|e| e.into_inner()))
+            Some(self.lock_among_threads())
         };
         Guard {
-            _held: held,
+            mutex,
+            held: &self.held,
             value: self.value.get(),
         }
     }
@@ -66,6 +74,25 @@ impl<T> CommitLock<T> {
     pub unsafe fn alone(&self) -> &mut T {
         // SAFETY: the caller's promise.
         unsafe { &mut *self.value.get() }
+    }
+}
+
+impl<T> CommitLock<T> {
+    fn lock_among_threads(&self) -> MutexGuard<'_, ()> {
+        // Whoever holds it commits, for this thread as well, and is soon done; a sleeping thread takes longer to wake.
+        gate::look_until(|| !self.held.load(Ordering::Relaxed));
+        let guard = self.mutex.lock().unwrap_or_else(|e| e.into_inner());
+        self.held.store(true, Ordering::Relaxed);
+        guard
+    }
+}
+
+impl<T> Drop for Guard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.mutex.is_some() {
+            self.held.store(false, Ordering::Relaxed);
+        }
     }
 }
 

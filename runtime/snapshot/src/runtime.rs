@@ -11,7 +11,7 @@ mod puddles;
 mod tx;
 mod windows;
 
-pub use crate::commit::{Deferred, deferring, on_deferred};
+pub use crate::deferred::{Deferred, deferring, on_deferred};
 pub use files::{
     is_mapped_file, length, map_file, recover_if_needed, resize, set_file_len, unmap_file,
 };
@@ -28,6 +28,7 @@ pub use tx::{
 pub use windows::{MapRequest, check_msync, map_window, remap_window, unmap_window};
 
 use crate::audit;
+use crate::barrier;
 use crate::commit::{Gather, Look};
 use crate::error::Error;
 use crate::file::Owned;
@@ -222,6 +223,16 @@ impl Drop for Locked {
 }
 
 impl Locked {
+    /// Gives the lock back, and does what is better done without it.
+    #[inline]
+    fn release(mut self) {
+        let wanted = self.state().gather.wants_barrier();
+        drop(self);
+        if let Some(after) = wanted {
+            barrier::pass_aside(after);
+        }
+    }
+
     #[inline]
     fn state(&mut self) -> &mut State {
         let s = self.guard.get_or_insert_default();

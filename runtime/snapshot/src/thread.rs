@@ -34,7 +34,7 @@ use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence,
 };
 use vernal_abi as abi;
-use vernal_sys::{cpu, mem, os};
+use vernal_sys::{cpu, mem};
 
 /// Slots of a thread's ring: 512 KiB, touched as it is used. A transaction that dirties more lines in one thread falls
 /// back to scanning the shadow.
@@ -43,6 +43,8 @@ pub const RING_SLOTS: u64 = 1 << 16;
 const HANDLERS: u64 = 256;
 /// Slots in use from which on marks are dropped. The hook in the C interface compares with it.
 pub const RING_ROOM: u64 = RING_SLOTS - HANDLERS;
+/// Lines of another thread that a commit fetches before it takes the first.
+const FETCHED: u64 = 64;
 /// A slot that was consumed out of order, behind a hole.
 const TAKEN: u64 = 1;
 /// Above the address in a slot, or the number of the line that it announces: how many lines follow.
@@ -333,6 +335,16 @@ impl Control {
             self.overflow.load(Ordering::Relaxed) && self.overflow.swap(false, Ordering::AcqRel);
         let produced = self.produced.load(Ordering::Acquire);
         let end = produced.min(start.wrapping_add(RING_SLOTS));
+        if !own {
+            // What another CPU has written is in its cache: fetch it all at once, and not line after line.
+            for i in start..end.min(start.wrapping_add(FETCHED)) {
+                let at = self.slot(i).load(Ordering::Relaxed) & ADDR_MASK;
+                if at >= abi::TRACKED_BASE {
+                    cpu::prefetch(at);
+                    cpu::prefetch_for_write(abi::shadow_addr(at));
+                }
+            }
+        }
         let mut next = start;
         let mut open = false;
         for i in start..end {
@@ -500,7 +512,6 @@ fn mark_mapped(lo: u64, hi: u64) {
     let mut line = lo & !(abi::LINE_SIZE - 1);
     let prefetch = PREFETCH_HOME.load(Ordering::Relaxed) != 0;
     if !prefetch
-        && os::single_threaded()
         && let Some(c) = known()
         && c.fast_slots.load(Ordering::Relaxed) != 0
     {
@@ -519,7 +530,7 @@ fn mark_mapped(lo: u64, hi: u64) {
     }
 }
 
-/// [`mark_mapped`] in the process' only thread: lines that follow each other share a slot.
+/// [`mark_mapped`] without a prefetch: lines that follow each other share a slot.
 #[inline]
 fn mark_runs(c: &Control, mut line: u64, hi: u64) {
     // SAFETY: the caller's lines lie in a mapped file's slot.

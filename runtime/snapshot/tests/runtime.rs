@@ -229,6 +229,38 @@ fn every_caller_of_a_group_commit_finds_its_update_at_home() {
 
 /// Case 2 of `commit.rs`: a store that sits in the store buffer while a commit clears and reads its line, and whose mark
 /// still sees the byte set. Without the recheck list this test loses updates within a second on two cores.
+/// A store whose mark has read the byte as set, before the clear became visible, and which itself became visible when the commit
+/// had read the line: nobody lists it.
+#[test]
+fn a_line_that_was_cleared_is_looked_at_by_the_next_commit() {
+    let _alone = alone();
+    let m = Map::new(1 << 16);
+    let store_late = |v| m.word(5).store(v, Ordering::Relaxed);
+    m.set(5, 1);
+    runtime::commit().unwrap();
+    store_late(2);
+    runtime::commit().unwrap();
+    assert_eq!(m.home(5), 2);
+    m.set(5, 3);
+    runtime::commit().unwrap();
+    store_late(2);
+    runtime::commit().unwrap();
+    assert_eq!(m.home(5), 2, "what the commit before the last had seen");
+    m.set(5, 4);
+    runtime::abort().unwrap();
+    assert_eq!(m.get(5), 2);
+    store_late(4);
+    runtime::commit().unwrap();
+    assert_eq!(m.home(5), 4, "what was taken back");
+    m.set(5, 6);
+    m.set(5 + 8, 7);
+    runtime::commit().unwrap();
+    m.set(5 + 8, 8);
+    store_late(9);
+    runtime::commit().unwrap();
+    assert_eq!((m.home(5), m.home(5 + 8)), (9, 8));
+}
+
 #[test]
 fn a_store_that_races_with_a_commit_is_found_by_the_next() {
     let _alone = alone();

@@ -64,6 +64,15 @@ pub fn prefetch_for_write(addr: u64) {
     };
 }
 
+/// Brings the cache line at `addr` into the cache, to be read. Any address is allowed: it never faults.
+#[inline]
+pub fn prefetch(addr: u64) {
+    // SAFETY: a hint, part of SSE.
+    unsafe {
+        std::arch::asm!("prefetcht0 byte ptr [{}]", in(reg) addr, options(nostack, preserves_flags))
+    };
+}
+
 /// Copies `src` to `dst` with non-temporal stores; durable after [`fence`] when `dst` is byte-addressable media.
 ///
 /// # Safety

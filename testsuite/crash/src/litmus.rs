@@ -45,7 +45,7 @@ const BUFFER: usize = 12;
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     /// Stores of each writer.
-    pub stores: u8,
+    pub stores: [u8; WRITERS],
     /// Commits before the last.
     pub commits: u8,
 }
@@ -71,8 +71,6 @@ struct Writer {
 enum At {
     /// Before a commit.
     Start,
-    /// Inside membarrier: a bit for each writer that has passed its fence.
-    Barrier(u8),
     /// Looking at a writer's list.
     Drain(u8),
     /// Looking at a writer's flag.
@@ -127,10 +125,17 @@ struct State {
     /// What the running commit has to make durable of each writer.
     promised: [u8; WRITERS],
     scan: bool,
-    listed: bool,
+    /// On the recheck list since the commit with this number, less one; 0: not on it.
+    cleared: u8,
     listed_before: bool,
     fresh: bool,
-    forgetting: bool,
+    /// A barrier that a thread outside of commits executes: a bit for each writer that has passed its fence.
+    barrier: Option<u8>,
+    /// It follows this number of commits.
+    after: u8,
+    /// Commits that a barrier has followed; as the running commit knows it.
+    passed: u8,
+    passed_before: u8,
 }
 
 impl State {
@@ -157,10 +162,13 @@ pub fn search(protocol: Protocol, size: Size) -> Verdict {
         home: [0; WORDS],
         promised: [0; WRITERS],
         scan: false,
-        listed: false,
+        cleared: 0,
         listed_before: false,
         fresh: false,
-        forgetting: false,
+        barrier: None,
+        after: 0,
+        passed: 0,
+        passed_before: 0,
     };
     let model = Model { protocol, size };
     let mut index: HashMap<State, usize, Mix> = HashMap::default();
@@ -243,12 +251,46 @@ impl Model {
         for w in 0..WRITERS {
             self.writer_step(s, w, out);
         }
+        self.barrier_step(s, out);
         self.committer_step(s, out);
+    }
+
+    /// Membarrier: each thread's buffer drains at some moment of it.
+    fn barrier_step(&self, s: &State, out: &mut Vec<(Step, State)>) {
+        let Some(passed) = s.barrier else {
+            let between = s.at == At::Start || self.protocol.hasty_barrier;
+            // Whoever executes it has held the commit lock, which has drained the buffer.
+            let wanted = s.cleared != 0 || self.protocol.hasty_barrier;
+            if self.protocol.forget && wanted && between && s.buffers[COMMITTER].len == 0 {
+                let mut to = *s;
+                to.after = s.commits + u8::from(s.at != At::Start);
+                to.barrier = Some(0);
+                if !self.protocol.barrier {
+                    (to.barrier, to.passed) = (None, to.after);
+                }
+                if to.after > s.passed {
+                    out.push((
+                        step(COMMITTER, "begins a barrier after commits", to.after),
+                        to,
+                    ));
+                }
+            }
+            return;
+        };
+        for w in (0..WRITERS).filter(|w| passed >> w & 1 == 0 && s.buffers[*w].len == 0) {
+            let mut to = *s;
+            let passed = passed | 1 << w;
+            to.barrier = Some(passed);
+            if passed == (1 << WRITERS) - 1 {
+                (to.barrier, to.passed) = (None, s.after);
+            }
+            out.push((step(w, "passes the fence of membarrier", 0), to));
+        }
     }
 
     fn writer_step(&self, s: &State, w: usize, out: &mut Vec<(Step, State)>) {
         let writer = s.writers[w];
-        if writer.done == self.size.stores {
+        if writer.done == self.size.stores[w] {
             return;
         }
         let mut to = *s;
@@ -295,7 +337,7 @@ impl Model {
             At::Start => {
                 let last = s.commits == self.size.commits;
                 let quiet = (0..WRITERS)
-                    .all(|w| s.writers[w].done == self.size.stores && s.buffers[w].len == 0);
+                    .all(|w| s.writers[w].done == self.size.stores[w] && s.buffers[w].len == 0);
                 if last && !quiet {
                     return;
                 }
@@ -305,41 +347,11 @@ impl Model {
                         to.promised[w] = writer.done;
                     }
                 }
-                to.listed_before = s.listed;
+                to.listed_before = s.cleared != 0;
+                to.passed_before = s.passed;
                 to.fresh = false;
-                to.forgetting = false;
                 to.at = At::Drain(0);
-                if p.forget && s.listed {
-                    let mut forgetting = to;
-                    forgetting.forgetting = true;
-                    forgetting.at = if p.barrier {
-                        At::Barrier(0)
-                    } else {
-                        At::Drain(0)
-                    };
-                    out.push((
-                        step(COMMITTER, "begins a commit that will forget", s.commits),
-                        forgetting,
-                    ));
-                }
                 ("begins a commit", s.commits)
-            }
-            At::Barrier(passed) => {
-                // The caller's own fence comes first; then each thread's buffer drains at some moment.
-                if s.buffers[COMMITTER].len != 0 {
-                    return;
-                }
-                for w in (0..WRITERS).filter(|w| passed >> w & 1 == 0 && s.buffers[*w].len == 0) {
-                    let mut to = *s;
-                    let passed = passed | 1 << w;
-                    to.at = if passed == (1 << WRITERS) - 1 {
-                        At::Drain(0)
-                    } else {
-                        At::Barrier(passed)
-                    };
-                    out.push((step(w, "passes the fence of membarrier", 0), to));
-                }
-                return;
             }
             At::Drain(list) if list as usize == WRITERS && s.scan => {
                 to.scan = false;
@@ -347,8 +359,9 @@ impl Model {
                 ("looks at the shadow itself", 0)
             }
             At::Drain(list) if list as usize == WRITERS => {
+                let forgetting = s.cleared <= s.passed_before;
                 let again =
-                    p.recheck && s.listed_before && !s.fresh && (p.look_again || !s.forgetting);
+                    p.recheck && s.listed_before && !s.fresh && (p.look_again || !forgetting);
                 if again {
                     to.at = At::Again(0);
                     ("goes to the recheck list", 0)
@@ -432,13 +445,12 @@ impl Model {
     /// Ends a commit: what stays on the recheck list.
     fn finish(&self, s: &mut State) {
         let p = &self.protocol;
-        if s.forgetting && !(s.fresh && p.keep_fresh) {
-            s.listed = false;
+        if s.listed_before && s.cleared <= s.passed_before && !(s.fresh && p.keep_fresh) {
+            s.cleared = 0;
         } else if s.fresh && p.recheck && !(p.believes_alone && s.commits == 0) {
-            s.listed = true;
+            s.cleared = s.commits + 1;
         }
         s.fresh = false;
-        s.forgetting = false;
         s.listed_before = false;
         let kept = s.promised.iter().zip(&s.home).all(|(p, h)| h >= p);
         s.promised = [0; WRITERS];

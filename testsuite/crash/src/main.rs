@@ -223,7 +223,7 @@ fn enumerate(args: &Enumerate) -> Result<(), String> {
 
 fn litmus() -> Result<(), String> {
     let size = Size {
-        stores: 2,
+        stores: [2, 1],
         commits: 2,
     };
     // A mark that is dropped takes more steps.

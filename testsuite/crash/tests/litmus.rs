@@ -4,7 +4,7 @@ use vernal_crash::litmus::{Protocol, Size, search};
 
 /// The smallest program in which every broken protocol loses an update, and one commit more.
 const SIZE: Size = Size {
-    stores: 2,
+    stores: [2, 1],
     commits: 2,
 };
 

@@ -3,9 +3,9 @@
 use super::pipeline::{journal_error, no_space};
 use super::puddles;
 use super::{FORKED, MAPPED, Mapping, Owner, Place, State, invalid, lock};
-use crate::commit::Extent;
 use crate::config;
 use crate::error::Error;
+use crate::extent::Extent;
 use crate::file;
 use crate::file::Owned;
 use crate::inject;

@@ -141,7 +141,7 @@ impl State {
         }
         self.single = os::single_threaded();
         self.audited = config::get().audit;
-        thread::set_prefetch(!(whole && self.single));
+        thread::set_prefetch(!whole);
     }
 
     /// Whether anything may have changed since the last commit.
@@ -463,7 +463,9 @@ pub fn commit() -> Result<(), Error> {
         // An abort in another thread came between: what this thread had stored is gone.
         return Err(Error::RolledBack);
     }
-    s.lead(own)
+    let done = s.lead(own);
+    l.release();
+    done
 }
 
 /// Makes the updates atomic now and durable by the time [`wait`] returns for the ticket.
@@ -473,7 +475,9 @@ pub fn commit_async() -> Result<u64, Error> {
     let s = l.state();
     s.commit(own, false)?;
     s.ticket += 1;
-    Ok(s.ticket)
+    let ticket = s.ticket;
+    l.release();
+    Ok(ticket)
 }
 
 /// Waits until the commit with this ticket is durable.

@@ -7,7 +7,8 @@
 
 use super::pipeline::{give_back, journal_error};
 use super::{Engine, STATE, State, puddles, tx};
-use crate::commit::{Gather, Look, SCAN_SHADOW, none_deferred};
+use crate::commit::{Gather, Look, SCAN_SHADOW};
+use crate::deferred::none_deferred;
 use crate::error::Error;
 use crate::inject::{self, Site};
 use crate::thread::Control;

@@ -7,9 +7,9 @@
 use super::files::{identity, map_home, mixed};
 use super::pipeline::journal_error;
 use super::{Engine, FORKED, MAPPED, Mapping, Owner, Place, State, invalid, lock};
-use crate::commit::Extent;
 use crate::config;
 use crate::error::Error;
+use crate::extent::Extent;
 use crate::file::{self, Owned};
 use crate::inject::{self, Site};
 use crate::space::Slot;

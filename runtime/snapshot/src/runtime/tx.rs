@@ -125,7 +125,9 @@ fn end<R>(
         return Err(Error::RolledBack);
     }
     let own = locked.own;
-    commit(locked.state(), own, mine)
+    let done = commit(locked.state(), own, mine);
+    locked.release();
+    done
 }
 
 /// Ends the transaction and takes every mapped file back to its last commit, as soon as no other thread is inside an

@@ -11,8 +11,10 @@ pub struct Protocol {
     pub recheck: bool,
     /// A commit may drop lines from the recheck list.
     pub forget: bool,
-    /// Before it drops them, every thread passes a barrier.
+    /// Before it drops them, every thread passes a barrier, after the commit that has cleared them and perhaps during others.
     pub barrier: bool,
+    /// A barrier counts for the commit during which it begins, too.
+    pub hasty_barrier: bool,
     /// Between barrier and drop the lines are compared once more.
     pub look_again: bool,
     /// Lines that this very commit has cleared stay.
@@ -50,6 +52,7 @@ impl Protocol {
         recheck: true,
         forget: true,
         barrier: true,
+        hasty_barrier: false,
         look_again: true,
         keep_fresh: true,
         believes_alone: false,
@@ -67,7 +70,7 @@ impl Protocol {
     };
 
     /// The protocol with a step left out or moved: each of these loses updates.
-    pub const BROKEN: [Protocol; 11] = [
+    pub const BROKEN: [Protocol; 12] = [
         Protocol {
             name: "byte set before a slot announces the line",
             announce: false,
@@ -106,6 +109,11 @@ impl Protocol {
         Protocol {
             name: "recheck list dropped without membarrier",
             barrier: false,
+            ..Self::CORRECT
+        },
+        Protocol {
+            name: "barrier that begins inside a commit counts for it",
+            hasty_barrier: true,
             ..Self::CORRECT
         },
         Protocol {

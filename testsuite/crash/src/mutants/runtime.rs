@@ -31,6 +31,24 @@ pub const MUTANTS: &[Mutant] = &[
         test: RUNTIME,
     },
     Mutant {
+        name: "a line that is cleared again is compared with what was seen first",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/commit.rs",
+            search: "            seen = self.seen.get_mut(place);",
+            replace: "            seen = self.seen.get_mut(place).filter(|s| s.0 == [0; 8]);",
+        }],
+        test: RUNTIME,
+    },
+    Mutant {
+        name: "what an abort has taken back counts as committed when it is stored again",
+        edits: &[Edit {
+            file: "runtime/snapshot/src/commit.rs",
+            search: "            c.known = false;",
+            replace: "            c.known |= false;",
+        }],
+        test: RUNTIME,
+    },
+    Mutant {
         name: "marks that were dropped are not searched for",
         edits: &[Edit {
             file: "runtime/snapshot/src/commit.rs",
