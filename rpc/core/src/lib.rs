@@ -34,7 +34,7 @@ pub mod wire;
 pub use client::{Connection, PendingCall, Reply, Stream};
 pub use error::{Code, Error, Failure};
 pub use latency::Latency;
-pub use message::{Body, INLINE_MAX, Kind, Message, TEXT_MAX};
+pub use message::{Body, INLINE_MAX, Inline, Kind, Message, TEXT_MAX};
 pub use options::{
     CallOptions, ChannelOptions, ConnectOptions, Passed, Sandbox, Trust, WaitPolicy, program_types,
 };

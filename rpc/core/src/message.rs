@@ -7,8 +7,9 @@ pub const INLINE_MAX: usize = 32;
 pub const TEXT_MAX: usize = 4096;
 
 /// What a message is. Unknown numbers end the connection.
+// As wide as the word beside it in a message: see `Body`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
+#[repr(u32)]
 #[non_exhaustive]
 pub enum Kind {
     /// A call. `call` is the caller's number for it, `method` what is called, `deadline` the nanoseconds left, 0: no deadline.
@@ -33,6 +34,7 @@ pub enum Kind {
 
 impl Kind {
     /// The kind with that number.
+    #[inline]
     pub fn from_wire(byte: u8) -> Option<Kind> {
         Some(match byte {
             1 => Kind::Call,
@@ -49,15 +51,23 @@ impl Kind {
     }
 }
 
+/// Plain bytes inside a message, aligned as words are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(align(8))]
+pub struct Inline(pub [u8; INLINE_MAX]);
+
 /// What a message carries.
+// All parts of a message are whole words, tags and lengths too: a message is moved several times in each call, and a move of
+// single bytes that a wider load reads back stalls the processor each time.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(u64)]
 pub enum Body {
     /// At most [`INLINE_MAX`] plain bytes.
     Inline {
         /// How many.
-        len: u8,
+        len: u64,
         /// The bytes; those behind `len` are zero.
-        bytes: [u8; INLINE_MAX],
+        bytes: Inline,
     },
     /// At most [`TEXT_MAX`] plain bytes. The receiver has copied them.
     Bytes(Box<[u8]>),
@@ -81,7 +91,7 @@ impl Body {
     /// Nothing.
     pub const EMPTY: Body = Body::Inline {
         len: 0,
-        bytes: [0; INLINE_MAX],
+        bytes: Inline([0; INLINE_MAX]),
     };
 
     /// As many of these bytes as fit inline.
@@ -92,12 +102,13 @@ impl Body {
             *to = *from;
         }
         Body::Inline {
-            len: data.len().min(INLINE_MAX) as u8,
-            bytes,
+            len: data.len().min(INLINE_MAX) as u64,
+            bytes: Inline(bytes),
         }
     }
 
     /// These bytes, inline if they fit. `None`: more than [`TEXT_MAX`].
+    #[inline]
     pub fn from_bytes(data: &[u8]) -> Option<Body> {
         if data.len() <= INLINE_MAX {
             return Some(Body::inline(data));
@@ -116,9 +127,10 @@ impl Body {
     }
 
     /// The plain bytes. `None`: it is an object.
+    #[inline]
     pub fn bytes(&self) -> Option<&[u8]> {
         match self {
-            Body::Inline { len, bytes } => bytes.get(..usize::from(*len)),
+            Body::Inline { len, bytes } => bytes.0.get(..usize::try_from(*len).ok()?),
             Body::Bytes(bytes) => Some(bytes),
             Body::Object { .. } | Body::Shared { .. } => None,
         }
@@ -152,6 +164,7 @@ pub struct Message {
 
 impl Message {
     /// A message without a body.
+    #[inline]
     pub fn bare(kind: Kind, call: u64) -> Message {
         Message {
             kind,

@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 
 use crate::Error;
-use crate::message::Message;
-use crate::transport::Tx;
+use crate::message::{Kind, Message};
+use crate::transport::{Link, Tx};
 
 /// Messages that may wait.
 const LIMIT: usize = 8192;
@@ -27,7 +27,7 @@ impl Outbox {
     }
 
     /// Sends a message if it can go at once; never before one that waits.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn try_send(&mut self, message: &Message) -> Result<bool, Error> {
         if !self.waiting.is_empty() && !self.drain()? {
             return Ok(false);
@@ -35,18 +35,24 @@ impl Outbox {
         self.tx.try_send(message)
     }
 
-    /// Sends a message, or lets it wait.
-    #[inline]
-    pub(crate) fn send(&mut self, message: Message, peer: &str) -> Result<(), Error> {
-        if self.try_send(&message)? {
-            return Ok(());
+    /// Sends a message, or lets it wait: it is taken out of its place then.
+    #[inline(always)]
+    pub(crate) fn send(&mut self, message: &mut Message, link: &dyn Link) -> Result<(), Error> {
+        match self.try_send(message)? {
+            true => Ok(()),
+            false => self.wait_for_room(message, &link.peer().name),
         }
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, message: &mut Message, peer: &str) -> Result<(), Error> {
         if self.waiting.len() >= LIMIT {
             return Err(Error::Corrupt {
                 peer: peer.to_owned(),
                 why: format!("it does not read: {LIMIT} messages wait for it"),
             });
         }
+        let message = std::mem::replace(message, Message::bare(Kind::Goodbye, 0));
         self.waiting.push_back(message);
         Ok(())
     }

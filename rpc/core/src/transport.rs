@@ -49,8 +49,33 @@ pub trait Tx: Send {
 
 /// The receiving half.
 pub trait Rx: Send {
+    /// Whether [`Rx::try_recv`] may say anything but that nothing is there. What polls asks this first: it is cheaper.
+    #[inline]
+    fn is_due(&mut self) -> bool {
+        true
+    }
+
     /// The next message, if one is there. What is wrong with its form is an error that ends the connection.
     fn try_recv(&mut self) -> Result<Option<Message>, Error>;
+
+    /// As [`Rx::try_recv`], in the place of an older message: `true` if one was there. What is there after an error is nothing to
+    /// rely on.
+    #[inline]
+    fn recv_into(&mut self, message: &mut Message) -> Result<bool, Error> {
+        match self.try_recv()? {
+            Some(received) => *message = received,
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Sleeps until the peer says something, but no longer than `longest`, by a way that costs less than [`Link::events`], if the
+    /// transport has one. `true`: the side has to look again. `false`: nothing was said, or there is no such way. Neither the
+    /// peer's death nor the end of the link is noticed meanwhile, so that `longest` has to be short.
+    fn doze(&mut self, longest: Duration) -> Result<bool, Error> {
+        let _ = longest;
+        Ok(false)
+    }
 
     /// This side is about to sleep. `true`: it may, the next message will make an event readable. `false`: something is there.
     fn arm(&mut self) -> Result<bool, Error>;
@@ -196,6 +221,9 @@ impl std::fmt::Debug for Advance {
         }
     }
 }
+
+/// How long a side dozes at most: what happens besides messages (a peer dies, a client comes) is noticed that late.
+pub(crate) const DOZE: Duration = Duration::from_millis(10);
 
 /// How long a client may take to greet before the server drops it.
 pub const GREETING_TIMEOUT: Duration = Duration::from_secs(5);

@@ -23,6 +23,9 @@ pub struct Consumer<O, P> {
     /// Credits were given, and the peer may sleep for want of them.
     unannounced: bool,
     corrupt: Option<Corrupt>,
+    /// Word 0 of the slot at the head was found to be `idle`, which means that the slot is empty.
+    looked: bool,
+    idle: u64,
 }
 
 impl<O: OwnWords, P: PeerWords> Consumer<O, P> {
@@ -61,6 +64,8 @@ impl<O: OwnWords, P: PeerWords> Consumer<O, P> {
             given: first,
             unannounced: false,
             corrupt: None,
+            looked: false,
+            idle: 0,
         })
     }
 
@@ -68,6 +73,15 @@ impl<O: OwnWords, P: PeerWords> Consumer<O, P> {
     #[inline]
     pub fn has_message(&mut self) -> Result<bool, Corrupt> {
         Ok(self.poll()?.is_some())
+    }
+
+    /// Whether taking a message may say anything but that there is none: a look that costs one load and a comparison, for who
+    /// polls. What it decides by was judged by the last attempt to take one.
+    #[inline(always)]
+    pub fn is_due(&self) -> bool {
+        let base = slot_base(self.head, self.count);
+        self.slots.invalidate(base);
+        !self.looked || self.slots.load(base) != self.idle
     }
 
     /// Takes the next message, if there is one.
@@ -79,13 +93,12 @@ impl<O: OwnWords, P: PeerWords> Consumer<O, P> {
         let base = slot_base(self.head, self.count);
         // Each word is read once, into this side's memory; what the peer does to the slot from now on changes nothing.
         self.slots.acquire();
-        let mut words = [word0; LINE_WORDS];
-        for (i, word) in words.iter_mut().enumerate().skip(1) {
-            *word = self.slots.load(base + i);
-        }
+        let mut words = self.slots.load_line(base);
+        words[0] = word0;
         let message =
             Message::from_words(words, self.slot()).inspect_err(|e| self.corrupt = Some(*e))?;
         self.head = self.head.wrapping_add(1);
+        self.looked = false;
         if self.head.wrapping_sub(self.given) >= (self.count / 4).max(1) {
             self.give_credits();
         }
@@ -110,6 +123,16 @@ impl<O: OwnWords, P: PeerWords> Consumer<O, P> {
         std::mem::take(&mut self.unannounced) && self.peer.must_wake()
     }
 
+    /// Whether the peer that has to be woken sleeps on this side's [`Bell`](crate::Bell).
+    pub fn on_bell(&self) -> bool {
+        self.peer.on_bell()
+    }
+
+    /// The peer's bell: see [`Ringer::bell`].
+    pub fn bell(&self) -> u64 {
+        self.peer.bell()
+    }
+
     /// Word 0 of the slot at the head, when it holds the next message.
     #[inline(always)]
     fn poll(&mut self) -> Result<Option<u64>, Corrupt> {
@@ -124,6 +147,7 @@ impl<O: OwnWords, P: PeerWords> Consumer<O, P> {
             return Ok(Some(word0));
         }
         self.check_empty(word0, next)?;
+        (self.looked, self.idle) = (true, word0);
         Ok(None)
     }
 

@@ -4,9 +4,9 @@
 //!   area of one side                      line                          slot
 //!   byte 0    line (64 B), padding        0  head: messages taken       0  sequence (48) | kind (8) | flags (8)
 //!   byte 128  slot 0                      1  sleep epoch, odd: asleep   1  call
-//!   byte 192  slot 1                      2..8  zero                    2  method (32) | shape (8) | zero (24)
-//!   …                                                                   3..4, 6..7  object or inline bytes
-//!                                                                       5  deadline
+//!   byte 192  slot 1                                                    2  method (32) | shape (8) | zero (24)
+//!   …                                     2  bell                         3..4, 6..7  object or inline bytes
+//!                                         3..8  zero                    5  deadline
 //! ```
 
 /// Bytes of a cache line, and so of a slot.
@@ -23,6 +23,8 @@ pub const MAX_SLOTS: usize = 1 << 14;
 pub(crate) const HEAD: usize = 0;
 /// Word of a line: how often its owner has gone to sleep and come back; odd while it sleeps.
 pub(crate) const SLEEP: usize = 1;
+/// Word of a line: how often its owner has rung for a peer that sleeps on it.
+pub const BELL: usize = 2;
 
 /// The sequence number has 48 bits of word 0.
 pub(crate) const SEQUENCE_SHIFT: u32 = 16;

@@ -23,7 +23,8 @@
 //!
 //! [`Sleeper`] and [`Ringer`] are the handshake without lost wake-ups: *announce, fence, look again, block* on one side and
 //! *publish, fence, look whether the other sleeps* on the other. What blocking means is the caller's: an eventfd, a futex or
-//! a condition variable behind [`Park`]. [`Backoff`] says how long to spin before.
+//! a condition variable behind [`Park`]. A side whose kernel can wait on a word that it may only read (a futex) sleeps on the peer's
+//! [`Bell`] instead: no descriptor, one system call to sleep and one to wake. [`Backoff`] says how long to spin before.
 //!
 //! # Memory
 //!
@@ -51,10 +52,10 @@ pub use coherence::{CacheControl, Coherence, Coherent};
 pub use consumer::Consumer;
 pub use endpoint::{Endpoint, Park, Received};
 pub use error::{Corrupt, RingError, SendError};
-pub use layout::{Area, DEFAULT_SLOTS, LINE_BYTES, LINE_WORDS, MAX_SLOTS};
+pub use layout::{Area, BELL, DEFAULT_SLOTS, LINE_BYTES, LINE_WORDS, MAX_SLOTS};
 pub use mapped::Mapped;
 pub use message::{Body, INLINE_MAX, Inline, Message, ObjectRef};
 pub use producer::Producer;
-pub use sleep::{Ringer, Sleeper};
+pub use sleep::{Bell, Ringer, Sleeper};
 pub use stream::{StreamArea, StreamConsumer, StreamProducer};
 pub use words::{OwnWords, PeerWords};

@@ -1,6 +1,8 @@
 //! Words of real memory: a slice of atomics, whoever keeps it mapped.
 
 use crate::coherence::{CacheControl, Coherent};
+use crate::layout::LINE_WORDS;
+use crate::message::{BODY, has_body};
 use crate::words::{OwnWords, PeerWords};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -44,9 +46,31 @@ impl<W: AsRef<[AtomicU64]>, C: CacheControl> OwnWords for Mapped<W, C> {
     }
 
     #[inline(always)]
+    fn store_line(&self, first: usize, words: &[u64; LINE_WORDS], body: bool) {
+        let line = self.words.as_ref().get(first..).unwrap_or_default();
+        let Some([_, call, method, a, b, deadline, c, d]) = line.first_chunk() else {
+            return;
+        };
+        call.store(words[1], Ordering::Relaxed);
+        method.store(words[2], Ordering::Relaxed);
+        deadline.store(words[5], Ordering::Relaxed);
+        if body {
+            for (to, from) in [a, b, c, d].into_iter().zip(BODY) {
+                to.store(words[from], Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[inline(always)]
     fn publish(&self, word: usize, value: u64) {
         if let Some(w) = self.words.as_ref().get(word) {
             w.store(value, Ordering::Release);
+        }
+    }
+
+    fn bump(&self, word: usize) {
+        if let Some(w) = self.words.as_ref().get(word) {
+            w.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -75,6 +99,24 @@ impl<W: AsRef<[AtomicU64]>, C: CacheControl> PeerWords for Mapped<W, C> {
             .as_ref()
             .get(word)
             .map_or(0, |w| w.load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    fn load_line(&self, first: usize) -> [u64; LINE_WORDS] {
+        let mut words = [0; LINE_WORDS];
+        let line = self.words.as_ref().get(first..).unwrap_or_default();
+        let Some([_, call, method, a, b, deadline, c, d]) = line.first_chunk() else {
+            return words;
+        };
+        words[1] = call.load(Ordering::Relaxed);
+        words[2] = method.load(Ordering::Relaxed);
+        words[5] = deadline.load(Ordering::Relaxed);
+        if has_body(words[2]) {
+            for (from, to) in [a, b, c, d].into_iter().zip(BODY) {
+                words[to] = from.load(Ordering::Relaxed);
+            }
+        }
+        words
     }
 
     #[inline(always)]

@@ -13,7 +13,16 @@ const SHAPE_OBJECT: u64 = 0xff;
 /// Bits of word 2 that hold a shape. Those above it are zero.
 const SHAPE_SHIFT: u32 = 32;
 /// The words of a body.
-const BODY: [usize; 4] = [3, 4, 6, 7];
+pub(crate) const BODY: [usize; 4] = [3, 4, 6, 7];
+/// The words that every message has, besides word 0.
+pub(crate) const HEADER: [usize; 3] = [1, 2, 5];
+
+/// Whether the words of the body count, as word 2 says. Those of a message without a body are neither written nor read: what the
+/// slot holds there is of an earlier lap.
+#[inline(always)]
+pub(crate) const fn has_body(word2: u64) -> bool {
+    word2 >> SHAPE_SHIFT != 0
+}
 
 /// Plain bytes that travelled inside a message.
 #[derive(Clone, Copy)]
@@ -116,6 +125,21 @@ impl Message {
         Some(self.with_body(data.len() as u64, body))
     }
 
+    /// The same message with plain bytes that already lie in an array of their own: its first `len` bytes, at most all, count; the
+    /// others are zero.
+    #[inline(always)]
+    pub fn with_array(self, bytes: &[u8; INLINE_MAX], len: u8) -> Message {
+        let len = len.min(INLINE_MAX as u8);
+        if len == 0 {
+            return self;
+        }
+        let mut body = [0; 4];
+        for (to, from) in body.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *to = u64::from_le_bytes(*from);
+        }
+        self.with_body(len.into(), body)
+    }
+
     /// The same message with an object.
     #[inline]
     pub fn with_object(self, object: ObjectRef) -> Message {
@@ -183,6 +207,22 @@ impl Message {
                 })
             }
         }
+    }
+
+    /// The plain bytes as they travelled, and how many count. `None`: it carries an object.
+    #[inline(always)]
+    pub fn array(&self) -> Option<([u8; INLINE_MAX], u8)> {
+        let len = self.words[2] >> SHAPE_SHIFT;
+        if len == SHAPE_OBJECT {
+            return None;
+        }
+        let mut bytes = [0; INLINE_MAX];
+        if len != 0 {
+            for (to, from) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(BODY) {
+                *to = self.words[from].to_le_bytes();
+            }
+        }
+        Some((bytes, len.min(INLINE_MAX as u64) as u8))
     }
 
     /// The words of the slot. Word 0 lacks its sequence.

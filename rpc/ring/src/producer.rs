@@ -2,7 +2,7 @@
 
 use crate::error::{Corrupt, RingError, SendError};
 use crate::layout::{HEAD, LINE_WORDS, MAX_SLOTS, SEQUENCE_SHIFT};
-use crate::message::Message;
+use crate::message::{Message, has_body};
 use crate::sleep::Ringer;
 use crate::words::{OwnWords, PeerWords};
 
@@ -74,11 +74,9 @@ impl<O: OwnWords, P: PeerWords> Producer<O, P> {
         }
         let base = slot_base(self.tail, self.count);
         let words = message.words();
-        for (i, &word) in words.iter().enumerate().skip(1) {
-            self.slots.store(base + i, word);
-        }
+        self.slots.store_line(base, words, has_body(words[2]));
         self.tail = self.tail.wrapping_add(1);
-        // Last, and with release: whoever sees the sequence sees the seven other words.
+        // Last, and with release: whoever sees the sequence sees the other words.
         self.slots
             .publish(base, self.tail << SEQUENCE_SHIFT | words[0]);
         self.slots.write_back(base);
@@ -89,6 +87,11 @@ impl<O: OwnWords, P: PeerWords> Producer<O, P> {
     #[inline(always)]
     pub fn must_wake(&mut self) -> bool {
         self.peer.must_wake()
+    }
+
+    /// Whether the peer that has to be woken sleeps on this side's [`Bell`](crate::Bell).
+    pub fn on_bell(&self) -> bool {
+        self.peer.on_bell()
     }
 
     #[cold]

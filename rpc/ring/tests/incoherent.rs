@@ -201,6 +201,11 @@ impl OwnWords for Words {
     fn publish(&self, word: usize, value: u64) {
         self.put(word, value);
     }
+    fn bump(&self, word: usize) {
+        let (line, at) = self.at(word);
+        let old = (self.machine).access(self.side, |s| s.line(self.side, line).0[at]);
+        self.put(word, old + 1);
+    }
     fn write_back(&self, word: usize) {
         if !self.omit {
             let (line, _) = self.at(word);

@@ -81,6 +81,9 @@ impl OwnWords for Words {
         };
         self.words[self.start + word].store(value, order);
     }
+    fn bump(&self, word: usize) {
+        self.words[self.start + word].fetch_add(1, Ordering::Release);
+    }
     fn write_back(&self, _: usize) {}
     fn full_fence(&self) {
         if self.omit != Omit::SleeperFence {
@@ -320,6 +323,86 @@ fn a_poller_that_looks_twice_misses_nothing() {
 #[test]
 fn a_missing_second_look_is_found() {
     must_fail(FOR_EVER, || poller(false));
+}
+
+/// What the kernel does for a futex: it compares the word and queues the waiter in one step, under a lock that wakers take.
+#[derive(Default)]
+struct Futex {
+    queue: Mutex<()>,
+    woken: Condvar,
+}
+
+/// Where a side that sleeps on a bell goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnBell {
+    Right,
+    /// The bell is read after the announcement.
+    ReadLate,
+    /// Nobody looks again between the announcement and the block.
+    NoSecondLook,
+    /// The peer wakes without ringing first.
+    NotRung,
+}
+
+/// One side sleeps on the other's bell, in the other's line.
+fn on_bell(bug: OnBell, omit: Omit) {
+    let (a, b) = (Words::area(omit), Words::area(omit));
+    let futex = Arc::new(Futex::default());
+    let mut producer = Producer::new(a.slots(), b.line(), SLOTS).unwrap();
+    let bell = Bell::new(a.line()).unwrap();
+    let theirs = futex.clone();
+    let sender = loom::thread::spawn(move || {
+        for call in 1..=2 {
+            producer.try_send(&message(call)).unwrap();
+            if producer.must_wake() {
+                assert!(producer.on_bell());
+                if bug != OnBell::NotRung {
+                    bell.ring();
+                }
+                drop(theirs.queue.lock().unwrap());
+                theirs.woken.notify_all();
+            }
+        }
+    });
+    let mut consumer = Consumer::new(a.slots(), b.line(), a.line(), SLOTS).unwrap();
+    let mut sleeper = Sleeper::new(b.line()).unwrap();
+    let word = a.line();
+    for call in 1..=2 {
+        let got = loop {
+            if let Some(got) = consumer.try_recv().unwrap() {
+                break got;
+            }
+            let mut heard = consumer.bell();
+            sleeper.arm_for_bell();
+            if bug == OnBell::ReadLate {
+                heard = consumer.bell();
+            }
+            if bug == OnBell::NoSecondLook || !consumer.has_message().unwrap() {
+                let queue = futex.queue.lock().unwrap();
+                if PeerWords::load(&word, BELL) == heard {
+                    // Once: the kernel, too, may wake for nothing.
+                    drop(futex.woken.wait(queue).unwrap());
+                }
+            }
+            sleeper.disarm();
+        };
+        assert_eq!(got, message(call));
+    }
+    sender.join().unwrap();
+}
+
+#[test]
+fn who_sleeps_on_a_bell_is_woken() {
+    model(3, || on_bell(OnBell::Right, Omit::Nothing));
+}
+
+#[test]
+fn what_goes_wrong_with_a_bell_is_found() {
+    must_fail(FOR_EVER, || on_bell(OnBell::ReadLate, Omit::Nothing));
+    must_fail(FOR_EVER, || on_bell(OnBell::NoSecondLook, Omit::Nothing));
+    must_fail(FOR_EVER, || on_bell(OnBell::NotRung, Omit::Nothing));
+    must_fail(FOR_EVER, || on_bell(OnBell::Right, Omit::SleeperFence));
+    must_fail(FOR_EVER, || on_bell(OnBell::Right, Omit::RingerFence));
 }
 
 /// Credits that come while the producer goes to sleep for them, without the fence on either side.

@@ -3,7 +3,7 @@
 use crate::cooldb::{Depth, INDEXED, Source, write_documents};
 use crate::machine::{Machine, cpus};
 use crate::plan::{CLIENTS, Contender, Part, Placement, RATES, SIZES, SMALL, Scale, System, Wait};
-use crate::process::{Folders, Pair};
+use crate::process::{Folders, Pair, Sample};
 use crate::puddled::Puddled;
 use crate::results::{Key, Results};
 use crate::{Failure, Options, Result, floors, graphs, report};
@@ -14,6 +14,9 @@ use std::time::Instant;
 
 /// The least and the most calls of one timed turn.
 const COUNTS: [u64; 2] = [20, 2_000_000];
+
+/// Calls of each client in the first attempt at a row of `clients`.
+const CROWD_FIRST: u64 = 10;
 
 /// The run with everything that it needs.
 struct Run<'a> {
@@ -210,6 +213,9 @@ impl Run<'_> {
     }
 
     fn clients(&mut self) -> Result<()> {
+        // Each contender's part of the time, its connections included: who has used it up gets one round of each further row.
+        let share = self.scale.part_s as f64 / self.pairs.len().max(1) as f64;
+        let mut spent = vec![0.0; self.pairs.len()];
         for (at, clients) in CLIENTS.into_iter().enumerate() {
             // Threads that only spin, more than there are CPUs, measure the scheduler.
             let crowded = 2 * clients as usize > cpus().len();
@@ -224,12 +230,12 @@ impl Run<'_> {
                     if pair.contender.system == System::Local || (crowded && spins) {
                         continue;
                     }
-                    let count = 200;
-                    let probe = pair.run(Placement::Free, SMALL, [20, count], seed, clients)?;
-                    let per_thread = probe.ns.max(1) / count;
-                    let count = (self.scale.turn_ms * 2_000_000 / per_thread.max(1))
-                        .clamp(COUNTS[0], COUNTS[1]);
-                    let sample = pair.run(Placement::Free, SMALL, [20, count], seed, clients)?;
+                    if round > 0 && spent[i] > share {
+                        continue;
+                    }
+                    let began = Instant::now();
+                    let sample = crowd(pair, seed, clients, self.scale.turn_ms * 2_000_000)?;
+                    spent[i] += began.elapsed().as_secs_f64();
                     let key = Key {
                         part: Part::Clients,
                         row: (at, clients.to_string()),
@@ -353,6 +359,22 @@ impl Agreed {
         Err(Failure(format!(
             "{row}: {contender} found {sum}, {first} found {agreed}: they have not done the same work"
         )))
+    }
+}
+
+/// Calls of many clients at once, for about `ns` nanoseconds. A contender whose calls take many milliseconds then makes a few calls
+/// with each client and no more.
+fn crowd(pair: &mut Pair, seed: u64, clients: u64, ns: u64) -> Result<Sample> {
+    let mut count = CROWD_FIRST;
+    loop {
+        let calls = [count / 10 + 1, count];
+        let sample = pair.run(Placement::Free, SMALL, calls, seed, clients)?;
+        let enough = sample.ns.saturating_mul(2) >= ns;
+        if enough || count >= COUNTS[1] {
+            return Ok(sample);
+        }
+        let per_call = (sample.ns / count).max(1);
+        count = (ns / per_call).clamp(count * 2, count * 64).min(COUNTS[1]);
     }
 }
 

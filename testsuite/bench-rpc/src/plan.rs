@@ -14,6 +14,8 @@ pub enum System {
     VernalPlain,
     /// Vernal; the server's handlers run in a helper process, and read the client's memory in place.
     VernalProcess,
+    /// Vernal over TCP, on the loopback interface: what calls to another host cost before the network.
+    VernalTcp,
     /// No other process: what a call's own work costs.
     Local,
     /// Two cache lines of shared memory: what no call can go below.
@@ -73,9 +75,12 @@ impl System {
             Self::Local | Self::Lines => &[Wait::Poll],
             Self::Futex | Self::Eventfd | Self::Capnp | Self::Grpc => &[Wait::Block],
             Self::Vernal => &[Wait::Poll, Wait::Block, Wait::Adapt],
-            Self::VernalPlain | Self::VernalProcess | Self::Uds | Self::Iceoryx2 | Self::Tonic => {
-                &[Wait::Poll, Wait::Block]
-            }
+            Self::VernalPlain
+            | Self::VernalProcess
+            | Self::VernalTcp
+            | Self::Uds
+            | Self::Iceoryx2
+            | Self::Tonic => &[Wait::Poll, Wait::Block],
         }
     }
 

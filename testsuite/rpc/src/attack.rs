@@ -50,7 +50,7 @@ impl Rng {
 }
 
 fn greeting(abi: u64, segment: u64, slots: u64) -> [u8; 40] {
-    let words = [u64::from_le_bytes(*b"VNRPCHI1"), 1, abi, segment, slots];
+    let words = [u64::from_le_bytes(*b"VNRPCHI1"), 2, abi, segment, slots];
     let mut out = [0; 40];
     for (to, word) in out.chunks_mut(8).zip(words) {
         to.copy_from_slice(&word.to_le_bytes());

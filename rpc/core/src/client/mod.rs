@@ -171,7 +171,9 @@ impl Connection {
         let started = self
             .inner
             .start(method, argument, options, deadline, false)?;
-        let answer = self.inner.wait_answer(started, method, deadline)?;
+        let mut answer = Message::bare(Kind::Goodbye, 0);
+        self.inner
+            .wait_answer(started, method, deadline, &mut answer)?;
         self.inner.timed(&started);
         self.inner.reply(method, answer, options.reply_type)
     }
@@ -234,6 +236,7 @@ impl Connection {
     }
 }
 
+#[inline]
 fn deadline_of(options: &CallOptions) -> Option<Instant> {
     options.deadline.map(|d| Instant::now() + d)
 }
@@ -342,15 +345,11 @@ impl Inner {
     }
 
     /// Sends something that belongs to no answer; it may wait in the outbox.
-    fn send(&self, message: Message) -> Result<(), Error> {
+    fn send(&self, mut message: Message) -> Result<(), Error> {
         if self.dead.load(Ordering::Acquire) {
             return Ok(());
         }
-        let sent = self
-            .sending
-            .claim()
-            .outbox
-            .send(message, &self.link.peer().name);
+        let sent = self.sending.claim().outbox.send(&mut message, &*self.link);
         sent.map_err(|e| self.fail_with(e))
     }
 

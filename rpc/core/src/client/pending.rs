@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::reply::Reply;
 use super::{Handle, Started};
 use crate::Error;
+use crate::message::{Kind, Message};
 
 /// A call that is under way. A future that needs no particular executor; dropping it cancels the call.
 #[must_use = "dropping it cancels the call"]
@@ -50,9 +51,9 @@ impl PendingCall {
         let Some(started) = self.started.take() else {
             return Err(self.inner.why_closed(self.method));
         };
-        let answer = self
-            .inner
-            .wait_answer(started, self.method, self.deadline)?;
+        let mut answer = Message::bare(Kind::Goodbye, 0);
+        self.inner
+            .wait_answer(started, self.method, self.deadline, &mut answer)?;
         self.inner.timed(&started);
         self.inner.reply(self.method, answer, self.reply_type)
     }

@@ -11,7 +11,8 @@ use crate::transport::Admitted;
 /// The reply of a call, or an item of a stream. It keeps alive what it points to.
 pub struct Reply {
     body: Body,
-    object: Option<Held>,
+    /// In a place of its own: a reply of plain bytes is moved without it.
+    object: Option<Box<Held>>,
 }
 
 /// An object of the server that is being read in place.
@@ -70,20 +71,8 @@ impl Handle {
         answer: Message,
         reply_type: Option<u64>,
     ) -> Result<Reply, Error> {
-        match answer.kind {
-            Kind::Reply | Kind::Item => {}
-            Kind::Error => {
-                let text = String::from_utf8_lossy(answer.body.bytes().unwrap_or_default());
-                let code = Code::from_wire(answer.method);
-                return Err(match code {
-                    Code::DeadlineExceeded => Error::DeadlineExceeded { method },
-                    code => Error::Remote {
-                        method,
-                        failure: Failure::new(code, text),
-                    },
-                });
-            }
-            _ => return Err(self.corrupt("a call for one reply is answered by a stream")),
+        if !matches!(answer.kind, Kind::Reply | Kind::Item) {
+            return Err(self.no_reply(method, &answer));
         }
         match answer.body {
             Body::Inline { .. } | Body::Bytes(_) => Ok(Reply {
@@ -91,6 +80,21 @@ impl Handle {
                 object: None,
             }),
             Body::Object { .. } | Body::Shared { .. } => self.admit(answer.body, reply_type),
+        }
+    }
+
+    #[cold]
+    fn no_reply(&self, method: u32, answer: &Message) -> Error {
+        if answer.kind != Kind::Error {
+            return self.corrupt("a call for one reply is answered by a stream");
+        }
+        let text = String::from_utf8_lossy(answer.body.bytes().unwrap_or_default());
+        match Code::from_wire(answer.method) {
+            Code::DeadlineExceeded => Error::DeadlineExceeded { method },
+            code => Error::Remote {
+                method,
+                failure: Failure::new(code, text),
+            },
         }
     }
 
@@ -122,7 +126,7 @@ impl Handle {
         held.admitted = Some(admitted);
         Ok(Reply {
             body,
-            object: Some(held),
+            object: Some(Box::new(held)),
         })
     }
 }

@@ -135,9 +135,10 @@ impl Iterator for Stream {
             if let Some(item) = self.take(place, started) {
                 return item;
             }
-            match inner.wait(place, started.call, self.deadline) {
+            let mut answer = Message::bare(Kind::Goodbye, 0);
+            match inner.wait(place, started.call, self.deadline, &mut answer) {
                 Got::Ready => {}
-                Got::Own(answer) => {
+                Got::Own => {
                     self.started = None;
                     return Some(inner.reply(self.method, answer, self.reply_type));
                 }

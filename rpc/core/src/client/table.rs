@@ -62,6 +62,21 @@ pub(crate) enum Delivery {
 }
 
 impl Place {
+    /// Takes the place for a call, if it is free; the call's number.
+    #[inline(always)]
+    fn claim(&self, stream: bool) -> Option<u64> {
+        if self.state.load(Ordering::Acquire) != FREE {
+            return None;
+        }
+        let call = self.call.load(Ordering::Relaxed);
+        let call = call.wrapping_add(1 << PLACE_BITS);
+        // The bits above the place's count its calls: a sample for a clock costs no counter of its own.
+        self.call.store(call, Ordering::Relaxed);
+        self.stream.store(stream, Ordering::Relaxed);
+        self.state.store(WAITING, Ordering::Release);
+        Some(call)
+    }
+
     fn parcel(&self) -> MutexGuard<'_, Parcel> {
         self.parcel.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,6 +94,7 @@ impl Place {
     }
 
     /// Whether there is something to take: an item or the answer.
+    #[inline]
     pub(crate) fn is_ready(&self) -> bool {
         self.is_done() || (self.stream.load(Ordering::Relaxed) && !self.parcel().items.is_empty())
     }
@@ -98,6 +114,14 @@ impl Place {
             Err(FREE) => None,
             Err(_) => self.take(),
         }
+    }
+
+    /// As [`Place::free`], for the holder of the receiving half whose place was not ready when it took the half: nobody else
+    /// delivers, so nothing has to be taken back. Only the end of the connection can come in between; the place is then of no use
+    /// any more, whatever it says.
+    #[inline]
+    pub(crate) fn free_held(&self) {
+        self.state.store(FREE, Ordering::Release);
     }
 
     #[cold]
@@ -233,25 +257,22 @@ impl Table {
     /// holder of the sending half, which keeps `hint`.
     #[inline]
     pub(crate) fn claim(&self, hint: &mut usize, stream: bool) -> Option<(usize, u64)> {
+        // Used again soon: its line is in this thread's cache.
+        if let Some(call) = self.places.get(*hint).and_then(|p| p.claim(stream)) {
+            return Some((*hint, call));
+        }
+        self.claim_other(hint, stream)
+    }
+
+    #[cold]
+    fn claim_other(&self, hint: &mut usize, stream: bool) -> Option<(usize, u64)> {
         let count = self.places.len();
-        for step in 0..count {
+        for step in 1..count {
             let index = hint.wrapping_add(step) % count;
-            let Some(place) = self.places.get(index) else {
-                continue;
-            };
-            if place.state.load(Ordering::Acquire) != FREE {
-                continue;
+            if let Some(call) = self.places.get(index).and_then(|p| p.claim(stream)) {
+                *hint = index;
+                return Some((index, call));
             }
-            // Used again soon: its line is in this thread's cache.
-            *hint = index;
-            let call = place
-                .call
-                .load(Ordering::Relaxed)
-                .wrapping_add(1 << PLACE_BITS);
-            place.call.store(call, Ordering::Relaxed);
-            place.stream.store(stream, Ordering::Relaxed);
-            place.state.store(WAITING, Ordering::Release);
-            return Some((index, call));
         }
         None
     }

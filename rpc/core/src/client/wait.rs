@@ -15,6 +15,7 @@ use super::table::Place;
 use super::{Inner, Receiving, Started};
 use crate::Error;
 use crate::message::{Kind, Message};
+use crate::transport::DOZE;
 
 /// Polls between two looks at the clock and at what waits in the outbox.
 const LOOKS_PER_CHECK: u32 = 256;
@@ -25,8 +26,8 @@ const LOOKS_BEFORE_SLEEP: u32 = 256;
 
 /// How a wait ended.
 pub(super) enum Got {
-    /// The answer, which is no item of a stream, came to the thread that waits for it.
-    Own(Message),
+    /// The answer, which is no item of a stream, came to the thread that waits for it, into its own place.
+    Own,
     /// The place is ready, or the connection is over.
     Ready,
     /// The deadline passed.
@@ -41,13 +42,17 @@ impl Inner {
         started: Started,
         method: u32,
         deadline: Option<Instant>,
-    ) -> Result<Message, Error> {
+        answer: &mut Message,
+    ) -> Result<(), Error> {
         let Some(place) = self.table.place(started.index) else {
             return Err(self.why_closed(method));
         };
-        match self.wait(place, started.call, deadline) {
-            Got::Own(message) => Ok(message),
-            Got::Ready => place.take().ok_or_else(|| self.why_closed(method)),
+        match self.wait(place, started.call, deadline, answer) {
+            Got::Own => Ok(()),
+            Got::Ready => {
+                *answer = place.take().ok_or_else(|| self.why_closed(method))?;
+                Ok(())
+            }
             Got::Deadline => {
                 self.abandon(started);
                 Err(Error::DeadlineExceeded { method })
@@ -57,7 +62,13 @@ impl Inner {
 
     /// Waits until there is something to take from a place.
     #[inline]
-    pub(super) fn wait(&self, place: &Place, call: u64, deadline: Option<Instant>) -> Got {
+    pub(super) fn wait(
+        &self,
+        place: &Place,
+        call: u64,
+        deadline: Option<Instant>,
+        answer: &mut Message,
+    ) -> Got {
         let mut registered = false;
         let mut looks = 0u32;
         let got = loop {
@@ -67,7 +78,7 @@ impl Inner {
                     receiving.give_back();
                     break Got::Ready;
                 }
-                let got = self.poll_for(&mut receiving, place, call, deadline);
+                let got = self.poll_for(&mut receiving, place, call, deadline, answer);
                 receiving.give_back();
                 break got;
             }
@@ -176,31 +187,34 @@ impl Inner {
         place: &Place,
         call: u64,
         deadline: Option<Instant>,
+        answer: &mut Message,
     ) -> Got {
         let mut wait = receiving.backoff.begin(deadline);
         let mut looks = 0u32;
+        let mut dozed = false;
         let got = loop {
-            match receiving.rx.try_recv() {
-                Ok(Some(message)) => {
-                    if message.call == call
-                        && matches!(message.kind, Kind::Reply | Kind::Error)
-                        && !place.is_stream()
-                    {
-                        let _ = place.free();
-                        break Got::Own(message);
+            if receiving.rx.is_due() {
+                match receiving.rx.recv_into(answer) {
+                    Ok(true) => {
+                        if answer.call == call
+                            && matches!(answer.kind, Kind::Reply | Kind::Error)
+                            && !place.is_stream()
+                        {
+                            place.free_held();
+                            receiving.backoff.end(wait);
+                            return Got::Own;
+                        }
+                        if let Some(end) = self.take_in(answer, place) {
+                            break end;
+                        }
+                        dozed = false;
+                        continue;
                     }
-                    if let Err(e) = self.dispatch(message) {
+                    Ok(false) => {}
+                    Err(e) => {
                         self.fail_with(e);
-                    }
-                    if place.is_ready() {
                         break Got::Ready;
                     }
-                    continue;
-                }
-                Ok(None) => {}
-                Err(e) => {
-                    self.fail_with(e);
-                    break Got::Ready;
                 }
             }
             looks = looks.wrapping_add(1);
@@ -212,7 +226,7 @@ impl Inner {
             let end = match receiving.backoff.step(&mut wait) {
                 Step::Look => continue,
                 Step::Check => self.probe(receiving, place),
-                Step::Sleep => self.sleep(receiving, place, deadline),
+                Step::Sleep => self.sleep(receiving, place, deadline, &mut dozed),
             };
             if let Some(end) = end {
                 break end;
@@ -220,6 +234,16 @@ impl Inner {
         };
         receiving.backoff.end(wait);
         got
+    }
+
+    /// Something else than the answer that this thread waits for.
+    #[inline(never)]
+    fn take_in(&self, message: &mut Message, place: &Place) -> Option<Got> {
+        let message = std::mem::replace(message, Message::bare(Kind::Goodbye, 0));
+        if let Err(e) = self.dispatch(message) {
+            self.fail_with(e);
+        }
+        place.is_ready().then_some(Got::Ready)
     }
 
     /// What a thread that polls for long has to look at besides.
@@ -268,15 +292,29 @@ impl Inner {
         Some(Got::Ready)
     }
 
-    /// Sleeps until the peer says something, at most to the deadline. `Some`: the wait is over.
+    /// Sleeps until the peer says something, at most to the deadline. `Some`: the wait is over. The first sleep after a message is a
+    /// short one on the cheaper way: a peer that wakes this side without saying anything gains nothing by it.
     #[cold]
     fn sleep(
         &self,
         receiving: &mut Receiving,
         place: &Place,
         deadline: Option<Instant>,
+        dozed: &mut bool,
     ) -> Option<Got> {
         let flushed = self.flush();
+        if flushed && !place.is_ready() && !std::mem::replace(dozed, true) {
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            match receiving.rx.doze(left.map_or(DOZE, |l| l.min(DOZE))) {
+                // Most calls end here.
+                Ok(true) => return None,
+                Ok(false) => {}
+                Err(e) => {
+                    self.fail_with(e);
+                    return Some(Got::Ready);
+                }
+            }
+        }
         match receiving.rx.arm() {
             Ok(true) => {}
             Ok(false) => {

@@ -40,8 +40,8 @@ pub(super) fn with_body(kind: u8, body: &Body) -> (Turn, &[u8]) {
     };
     match body {
         Body::Inline { len, bytes } => {
-            turn.tag = INLINE | len;
-            let (words, _) = bytes.as_chunks::<8>();
+            turn.tag = INLINE | (*len).min(INLINE_MAX as u64) as u8;
+            let (words, _) = bytes.0.as_chunks::<8>();
             for (to, word) in turn.words.iter_mut().zip(words) {
                 *to = u64::from_le_bytes(*word);
             }

@@ -80,18 +80,20 @@ impl Answer {
     pub const EMPTY: Answer = Answer::Body(Body::EMPTY);
 
     /// Plain bytes, at most [`crate::TEXT_MAX`].
+    #[inline]
     pub fn bytes(data: &[u8]) -> Result<Answer, Failure> {
-        Body::from_bytes(data).map(Answer::Body).ok_or_else(|| {
-            Failure::new(
-                Code::Internal,
-                format!(
-                    "a reply of {} plain bytes, the limit is {}: reply with an object",
-                    data.len(),
-                    crate::TEXT_MAX
-                ),
-            )
-        })
+        match Body::from_bytes(data) {
+            Some(body) => Ok(Answer::Body(body)),
+            None => Err(too_long(data.len())),
+        }
     }
+}
+
+#[cold]
+fn too_long(len: usize) -> Failure {
+    let limit = crate::TEXT_MAX;
+    let text = format!("a reply of {len} plain bytes, the limit is {limit}: reply with an object");
+    Failure::new(Code::Internal, text)
 }
 
 impl Call<'_> {
@@ -101,16 +103,19 @@ impl Call<'_> {
     }
 
     /// The method.
+    #[inline]
     pub fn method(&self) -> u32 {
         self.message.method
     }
 
     /// The argument's plain bytes; empty if it is an object.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         self.message.body.bytes().unwrap_or_default()
     }
 
     /// The argument's address in this process. `None`: it is plain bytes.
+    #[inline]
     pub fn object(&self) -> Option<u64> {
         self.argument.as_ref().map(|a| a.addr)
     }
@@ -170,7 +175,7 @@ fn gone(error: Error) -> Failure {
 }
 
 /// Admits the argument, runs the handler, and makes the answer's message; in a span if somebody listens.
-#[inline]
+#[inline(always)]
 pub(crate) fn perform(
     client: &Client,
     running: &Running,
@@ -200,38 +205,46 @@ fn handle(
     if let Some(guard) = &client.guard {
         return guard.perform(client, running, method, message, deadline, inbox);
     }
-    let answer = admit(client, method, message).and_then(|argument| {
-        if let Some(admitted) = &argument {
-            *passed = Some(admitted.passed);
-        }
-        let mut call = Call {
-            client,
-            running,
-            message,
-            argument,
-            deadline,
-            inbox,
-        };
-        // A handler that panics fails its call, not the server.
-        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (method.handler)(&mut call)))
-        {
-            Ok(answer) => answer,
-            Err(panic) => Err(Failure::new(
-                Code::Internal,
-                format!("the handler panicked: {}", panic_text(&*panic)),
-            )),
-        }
-    });
-    let late = deadline.is_some_and(|d| d <= Instant::now());
-    let answer = match answer {
-        Ok(_) if late => Err(Failure::new(
+    let argument = match admit(client, method, message) {
+        Ok(argument) => argument,
+        Err(failure) => return failed(message.call, &failure),
+    };
+    if let Some(admitted) = &argument {
+        *passed = Some(admitted.passed);
+    }
+    let mut call = Call {
+        client,
+        running,
+        message,
+        argument,
+        deadline,
+        inbox,
+    };
+    // A handler that panics fails its call, not the server.
+    let handler = std::panic::AssertUnwindSafe(|| (method.handler)(&mut call));
+    let answer = match std::panic::catch_unwind(handler) {
+        Ok(answer) => answer,
+        Err(panic) => Err(panicked(&*panic)),
+    };
+    drop(call);
+    let made = match answer {
+        Ok(_) if deadline.is_some_and(|d| d <= Instant::now()) => Err(Failure::new(
             Code::DeadlineExceeded,
             "the handler ended after the deadline",
         )),
-        answer => answer,
+        Ok(answer) => client.outgoing(Kind::Reply, message.call, answer),
+        Err(failure) => Err(failure),
     };
-    let made = answer.and_then(|answer| client.outgoing(Kind::Reply, message.call, answer));
-    made.unwrap_or_else(|failure| failed(message.call, &failure))
+    match made {
+        Ok(message) => message,
+        Err(failure) => failed(message.call, &failure),
+    }
+}
+
+#[cold]
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
+    let text = format!("the handler panicked: {}", panic_text(panic));
+    Failure::new(Code::Internal, text)
 }
 
 /// When a call is over that has so many nanoseconds left; 0: never. A time that no clock reaches is none.
@@ -243,6 +256,7 @@ pub(crate) fn until(left: u64) -> Option<Instant> {
 }
 
 /// The message of a failure.
+#[cold]
 pub(crate) fn failed(call: u64, failure: &Failure) -> Message {
     Message {
         method: failure.code.to_wire(),
@@ -251,8 +265,20 @@ pub(crate) fn failed(call: u64, failure: &Failure) -> Message {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn admit(client: &Client, method: &Method, message: &Message) -> Result<Option<Admitted>, Failure> {
+    match (&message.body, method.signature.argument) {
+        (Body::Inline { .. } | Body::Bytes(_), None) => Ok(None),
+        _ => admit_object(client, method, message),
+    }
+}
+
+#[inline(never)]
+fn admit_object(
+    client: &Client,
+    method: &Method,
+    message: &Message,
+) -> Result<Option<Admitted>, Failure> {
     let bad = |why: String| Failure::new(Code::BadArgument, why);
     match (&message.body, method.signature.argument) {
         (Body::Inline { .. } | Body::Bytes(_), None) => Ok(None),

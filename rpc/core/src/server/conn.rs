@@ -131,10 +131,9 @@ impl Client {
     }
 
     /// Sends a message, or lets it wait.
-    #[inline]
-    pub(crate) fn send(&self, message: Message) -> Result<(), Error> {
-        let mut outbox = self.outbox.claim();
-        outbox.send(message, &self.link.peer().name)
+    #[inline(always)]
+    pub(crate) fn send(&self, mut message: Message) -> Result<(), Error> {
+        self.outbox.claim().send(&mut message, &*self.link)
     }
 
     /// Goes on with what waits; `true`: nothing does.
@@ -143,7 +142,7 @@ impl Client {
     }
 
     /// The message of an answer. Its object is held until the client releases it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn outgoing(
         &self,
         kind: Kind,
@@ -151,6 +150,18 @@ impl Client {
         answer: Answer,
     ) -> Result<Message, Failure> {
         let (kind, body) = match answer {
+            Answer::Body(body) => (kind, body),
+            other => self.outgoing_object(kind, other)?,
+        };
+        Ok(Message {
+            body,
+            ..Message::bare(kind, call)
+        })
+    }
+
+    #[inline(never)]
+    fn outgoing_object(&self, kind: Kind, answer: Answer) -> Result<(Kind, Body), Failure> {
+        Ok(match answer {
             Answer::Body(body) => (kind, body),
             Answer::Ended => (Kind::End, Body::EMPTY),
             Answer::Shared { addr, type_id } => (kind, Body::Shared { addr, type_id }),
@@ -162,10 +173,6 @@ impl Client {
                 self.hold(addr, release)?;
                 (kind, Body::Object { addr, type_id })
             }
-        };
-        Ok(Message {
-            body,
-            ..Message::bare(kind, call)
         })
     }
 

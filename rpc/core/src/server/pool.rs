@@ -65,17 +65,17 @@ impl Pool {
         self.threads.is_empty()
     }
 
-    /// Queues a call. `Err`: there are too many.
-    pub(crate) fn push(&self, job: Job) -> Result<(), Job> {
+    /// Queues a call. `false`: there are too many.
+    pub(crate) fn push(&self, job: Job) -> bool {
         let mut queue = self.shared.lock();
         if queue.jobs.len() >= MAX_QUEUED {
-            return Err(job);
+            return false;
         }
         job.client.begin_job(&job.running);
         queue.jobs.push_back(job);
         drop(queue);
         self.shared.changed.notify_one();
-        Ok(())
+        true
     }
 }
 

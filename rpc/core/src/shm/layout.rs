@@ -20,7 +20,7 @@ use crate::message::TEXT_MAX;
 /// "VNRPCSG1".
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"VNRPCSG1");
 /// The version of everything that two sides share: ring segments, greetings, messages.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Words of the header.
 pub(super) const HEADER_MAGIC: usize = 0;

@@ -13,6 +13,7 @@
 //! `docs/format.md` draws the ring segment. Everything in a peer's segment is hostile: a word is read once, and what is done
 //! depends on that copy only.
 
+mod bulk;
 mod dial;
 mod greet;
 mod heap;

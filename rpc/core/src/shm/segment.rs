@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use vernal_pool::segment::Segment as Mapping;
@@ -135,6 +135,17 @@ pub(super) struct Words {
     /// As long as `_held` says, and given out for as long as `self` only.
     words: &'static [AtomicU64],
     _held: Arc<Held>,
+}
+
+impl Words {
+    /// The half of a word in which adding to it shows first, for the kernel to wait on.
+    pub(super) fn futex(&self, word: usize) -> Option<&AtomicU32> {
+        let word = self.words.get(word)?;
+        let low = usize::from(cfg!(target_endian = "big"));
+        // SAFETY: either half of an aligned, mapped word of eight bytes; this program passes it to the kernel, which may read it, and
+        // accesses it by no other means.
+        Some(unsafe { &*word.as_ptr().cast::<AtomicU32>().add(low) })
+    }
 }
 
 impl AsRef<[AtomicU64]> for Words {

@@ -4,8 +4,7 @@
 //! peer has taken counts as in use, since the peer may still be copying it. So it needs neither an allocator nor a word from the
 //! receiver besides its credits. The area is so large that slots run out first.
 
-use std::sync::atomic::Ordering;
-
+use super::bulk;
 use super::segment::Words;
 use crate::message::TEXT_MAX;
 
@@ -32,8 +31,8 @@ impl TextWriter {
             words,
             size,
             next: 0,
-            // All that are in flight, and the two before them.
-            ends: vec![0; slots + 2].into(),
+            // All that are in flight, and the two before them; a power of two, so that no division finds the place.
+            ends: vec![0; (slots + 2).next_power_of_two()].into(),
             sent: 0,
         }
     }
@@ -57,29 +56,21 @@ impl TextWriter {
         }
         let at = start % self.size;
         let words = self.words.as_ref().get((at / 8) as usize..)?;
-        for (word, chunk) in words.iter().zip(data.chunks(8)) {
-            let mut bytes = [0; 8];
-            bytes
-                .iter_mut()
-                .zip(chunk)
-                .for_each(|(to, from)| *to = *from);
-            // Relaxed: the slot's sequence, which is published afterwards, orders it.
-            word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
-        }
+        bulk::store(words, data)?;
         self.next = start + need;
         Some(at)
     }
 
     /// Where the texts of the messages up to this one end.
     fn end_of(&self, message: u64) -> u64 {
-        let at = (message % self.ends.len() as u64) as usize;
+        let at = message as usize & (self.ends.len() - 1);
         self.ends.get(at).copied().unwrap_or(0)
     }
 
     /// The message was sent.
     #[inline]
     pub(super) fn sent(&mut self) {
-        let at = (self.sent % self.ends.len() as u64) as usize;
+        let at = self.sent as usize & (self.ends.len() - 1);
         if let Some(end) = self.ends.get_mut(at) {
             *end = self.next;
         }
@@ -93,12 +84,5 @@ pub(super) fn read(words: &Words, offset: u64, len: u64) -> Option<Box<[u8]>> {
         return None;
     }
     let first = usize::try_from(offset / 8).ok()?;
-    let count = len.div_ceil(8) as usize;
-    let words = words.as_ref().get(first..first.checked_add(count)?)?;
-    let mut bytes = Vec::with_capacity(count * 8);
-    for word in words {
-        bytes.extend_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
-    }
-    bytes.truncate(len as usize);
-    Some(bytes.into())
+    bulk::bytes_of(words.as_ref().get(first..)?, len as usize)
 }

@@ -22,7 +22,7 @@ use std::path::Path;
 /// Serves `system` at the socket or name `at`.
 pub fn serve(system: System, wait: Wait, at: &Path, serving: &'static Serving) -> Result<()> {
     match system {
-        System::Vernal | System::VernalPlain | System::VernalProcess => {
+        System::Vernal | System::VernalPlain | System::VernalProcess | System::VernalTcp => {
             vernal::serve(system, wait, at, serving)
         }
         System::Local => local::serve(serving),
@@ -45,7 +45,7 @@ pub fn serve(system: System, wait: Wait, at: &Path, serving: &'static Serving) -
 /// Connects to it.
 pub fn connect(system: System, wait: Wait, at: &Path) -> Result<Box<dyn Caller>> {
     Ok(match system {
-        System::Vernal | System::VernalPlain | System::VernalProcess => {
+        System::Vernal | System::VernalPlain | System::VernalProcess | System::VernalTcp => {
             Box::new(vernal::Connection::open(system, wait, at)?)
         }
         System::Local => Box::new(local::Local::default()),

@@ -15,10 +15,12 @@ use crate::worker::{Caller, Serving};
 use crate::{Failure, Result, payload};
 use documents::{Doc, Found, Outgoing};
 use heap::{Buffers, Types};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use vernal_rpc_core::registry::Puddled;
 use vernal_rpc_core::shm::Shm;
+use vernal_rpc_core::tcp::Tcp;
 use vernal_rpc_core::{
     Answer, Body, Call, CallOptions, Channel, ChannelOptions, Code, ConnectOptions, INLINE_MAX,
     Sandbox, Signature, TEXT_MAX, Trust, WaitPolicy,
@@ -49,6 +51,11 @@ fn trust(system: System) -> Trust {
 fn name_of(at: &Path) -> String {
     let name = at.file_name().unwrap_or_default().to_string_lossy();
     format!("bench/{name}")
+}
+
+/// Where a server leaves the address that TCP has given it.
+fn address_file(at: &Path) -> PathBuf {
+    at.with_extension("address")
 }
 
 fn registry() -> Result<Shm> {
@@ -118,6 +125,12 @@ pub fn serve(system: System, wait: Wait, at: &Path, serving: &'static Serving) -
         })
     });
     store(&channel, &types, serving)?;
+    if system == System::VernalTcp {
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let address = channel.listen_tcp(&Tcp::new(), local);
+        let address = address.map_err(fail("listen"))?;
+        std::fs::write(address_file(at), address).map_err(fail("address"))?;
+    }
     serving.ready();
     channel.run().map_err(fail("run"))
 }
@@ -176,6 +189,7 @@ fn store(channel: &Channel, types: &Types, serving: &'static Serving) -> Result<
 }
 
 fn connect(
+    tcp: bool,
     trust: Trust,
     wait: Wait,
     at: &Path,
@@ -187,8 +201,13 @@ fn connect(
         types: Some(types.known()),
         ..ConnectOptions::default()
     };
-    vernal_rpc_core::Connection::connect(&registry()?, &name_of(at), &options)
-        .map_err(fail("connect"))
+    let connected = if tcp {
+        let address = std::fs::read_to_string(address_file(at)).map_err(fail("address"))?;
+        vernal_rpc_core::Connection::connect(&Tcp::new(), &address, &options)
+    } else {
+        vernal_rpc_core::Connection::connect(&registry()?, &name_of(at), &options)
+    };
+    connected.map_err(fail("connect"))
 }
 
 /// The client's side.
@@ -210,7 +229,7 @@ impl Connection {
     pub fn open(system: System, wait: Wait, at: &Path) -> Result<Self> {
         let types = Types::new()?;
         Ok(Self {
-            connection: connect(trust(system), wait, at, &types)?,
+            connection: connect(system == System::VernalTcp, trust(system), wait, at, &types)?,
             store: None,
             wait,
             at: at.to_owned(),
@@ -223,7 +242,7 @@ impl Connection {
 
     fn store(&mut self) -> Result<vernal_rpc_core::Connection> {
         if self.store.is_none() {
-            let made = connect(Trust::Plain, self.wait, &self.at, &self.types)?;
+            let made = connect(false, Trust::Plain, self.wait, &self.at, &self.types)?;
             self.store = Some(made);
         }
         self.store
