@@ -3,7 +3,8 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
+use std::time::Duration;
 
 /// The bytes of a stream: the one with number `at` of the stream with this seed.
 #[must_use]
@@ -100,13 +101,31 @@ impl Drop for Place {
     }
 }
 
-/// A running program; killed on drop.
+/// How long a program may run: one that hangs is a failure of its test and not of all.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A running program; killed on drop, and when it runs for too long.
 #[derive(Debug)]
 pub struct Peer {
     /// The process.
     pub child: Child,
     input: Option<ChildStdin>,
     lines: BufReader<ChildStdout>,
+    /// Dropped with the peer, which ends the watch.
+    _watch: mpsc::Sender<()>,
+}
+
+/// Kills a process that is watched for longer than [`PATIENCE`].
+fn watch(child: &Child) -> mpsc::Sender<()> {
+    let (ended, end) = mpsc::channel();
+    let pid = child.id().to_string();
+    std::thread::spawn(move || {
+        if end.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("process {pid} has run for {PATIENCE:?}: killed");
+            let _ = Command::new("kill").args(["-KILL", &pid]).status();
+        }
+    });
+    ended
 }
 
 impl Peer {
@@ -116,10 +135,12 @@ impl Peer {
         let mut child = command.spawn().expect("the peer starts");
         let input = child.stdin.take();
         let lines = BufReader::new(child.stdout.take().expect("piped"));
+        let _watch = watch(&child);
         Peer {
             child,
             input,
             lines,
+            _watch,
         }
     }
 
