@@ -57,6 +57,12 @@ pub fn floors(results: &Results) -> Vec<Floor> {
             all.ratio(Part::Cooldb, row, &[block(peer)], poll(vernal), floor);
         }
     }
+    for row in ["A 50/50", "C GET"] {
+        let part = Part::Memcached;
+        let socket = [block(System::Uds)];
+        all.ratio(part, row, &socket, poll(System::Shim), 5.0);
+        all.ratio(part, row, &socket, block(System::Shim), 1.0);
+    }
     for t in &results.graphs {
         let (gb, pointers) = (t.gb_per_s.median, t.mpointers_per_s.median);
         let (what, ratio) = match t.what {

@@ -6,7 +6,7 @@ use crate::plan::{CLIENTS, Contender, Part, Placement, RATES, SIZES, SMALL, Scal
 use crate::process::{Folders, Pair, Sample};
 use crate::puddled::Puddled;
 use crate::results::{Key, Results};
-use crate::{Failure, Options, Result, floors, graphs, report};
+use crate::{Failure, Options, Result, floors, graphs, memcached, report};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -107,6 +107,12 @@ impl Run<'_> {
                 Part::Clients => self.clients()?,
                 Part::Cooldb => self.cooldb()?,
                 Part::Graphs => self.results.graphs = graphs::run(self.scale.rounds)?,
+                Part::Memcached => {
+                    let (folders, rounds) = (&self.folders, self.scale.rounds);
+                    if let Some(why) = memcached::run(folders, rounds, &mut self.results)? {
+                        self.skipped.push(("memcached".to_owned(), why));
+                    }
+                }
             }
         }
         for pair in &mut self.pairs {

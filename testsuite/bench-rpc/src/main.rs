@@ -5,6 +5,7 @@ mod floors;
 mod graphs;
 mod interleave;
 mod machine;
+mod memcached;
 mod payload;
 mod plan;
 mod process;
@@ -60,6 +61,14 @@ enum Side {
     /// The client process of a system (started by the harness)
     #[command(hide = true)]
     Client(Of),
+    /// The client of memcached (started by the harness)
+    #[command(hide = true)]
+    Memcached {
+        /// Its socket.
+        at: PathBuf,
+        /// Records that it loads.
+        records: u64,
+    },
 }
 
 #[derive(clap::Args)]
@@ -127,6 +136,7 @@ impl Options {
     fn contenders(&self) -> Vec<Contender> {
         System::value_variants()
             .iter()
+            .filter(|&&system| system != System::Shim)
             .filter(|system| self.systems.is_empty() || self.systems.contains(system))
             .flat_map(|&system| {
                 let contender = move |&wait| Contender { system, wait };
@@ -145,6 +155,7 @@ fn main() -> ExitCode {
             worker::server(move |serving| systems::serve(of.system, of.wait, &of.at, serving))
                 .map(|()| true)
         }
+        Some(Side::Memcached { at, records }) => memcached::client(&at, records).map(|()| true),
         Some(Side::Client(of)) => {
             worker::client(|| systems::connect(of.system, of.wait, &of.at)).map(|()| true)
         }

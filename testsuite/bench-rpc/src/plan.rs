@@ -34,6 +34,8 @@ pub enum System {
     Tonic,
     /// gRPC in C++, over a Unix socket.
     Grpc,
+    /// A Unix socket of programs that nobody has changed, over the preloaded shim; in the part `memcached` only.
+    Shim,
 }
 
 /// What a side does while it has nothing to do.
@@ -78,6 +80,7 @@ impl System {
             Self::VernalPlain
             | Self::VernalProcess
             | Self::VernalTcp
+            | Self::Shim
             | Self::Uds
             | Self::Iceoryx2
             | Self::Tonic => &[Wait::Poll, Wait::Block],
@@ -169,6 +172,8 @@ pub enum Part {
     Cooldb,
     /// Graphs of a peer: verified in place, and copied while they are verified
     Graphs,
+    /// memcached as Debian ships it: YCSB over its Unix socket, and over the shim
+    Memcached,
 }
 
 /// Bytes of request and reply in `calls`, with the names of the rows.

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_secs(2);
 
 /// A process that speaks the lines of `worker`.
-struct Process {
+pub struct Process {
     name: String,
     child: Child,
     input: Option<ChildStdin>,
@@ -47,7 +47,8 @@ impl Sample {
 }
 
 impl Process {
-    fn start(name: String, mut command: Command, errors: PathBuf) -> Result<Self> {
+    /// Starts it, and waits until it says that it is ready.
+    pub fn start(name: String, mut command: Command, errors: PathBuf) -> Result<Self> {
         let log =
             File::create(&errors).map_err(|e| Failure(format!("{}: {e}", errors.display())))?;
         command
@@ -82,7 +83,7 @@ impl Process {
     }
 
     /// An error when the process has ended, with what it said.
-    fn alive(&mut self) -> Result<()> {
+    pub fn alive(&mut self) -> Result<()> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => Err(self.failure(&format!("has ended ({status})"))),
@@ -91,7 +92,7 @@ impl Process {
     }
 
     /// Lets the process execute `line`. While it does, `others` says whether what it depends on is well.
-    fn command(&mut self, line: &str, others: impl FnMut() -> Result<()>) -> Result<Vec<u64>> {
+    pub fn command(&mut self, line: &str, others: impl FnMut() -> Result<()>) -> Result<Vec<u64>> {
         let sent = match &mut self.input {
             Some(pipe) => writeln!(pipe, "{line}").and_then(|()| pipe.flush()),
             None => Ok(()),
@@ -135,7 +136,8 @@ impl Process {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// Stops or continues it.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         let Some(pid) = self.pid() else {
             return Ok(());
         };
@@ -143,7 +145,7 @@ impl Process {
     }
 
     /// Lets every thread run on `cpus` only; threads that are started later inherit it.
-    fn pin(&self, cpus: &[usize]) -> Result<()> {
+    pub fn pin(&self, cpus: &[usize]) -> Result<()> {
         let mut set = CpuSet::new();
         for &cpu in cpus {
             set.set(cpu);

@@ -14,6 +14,7 @@ pub fn text(results: &Results, machine: &Machine, skipped: &[(String, String)]) 
     clients(&mut text, results);
     cooldb(&mut text, results);
     graphs(&mut text, results);
+    memcached(&mut text, results);
     let floors = floors(results);
     if !floors.is_empty() {
         text.push_str("\nfloors\n");
@@ -159,6 +160,24 @@ fn graphs(text: &mut String, results: &Results) {
             number(t.mpointers_per_s.median)
         );
     }
+}
+
+fn memcached(text: &mut String, results: &Results) {
+    let part = Part::Memcached;
+    grid(
+        text,
+        results,
+        part,
+        "memcached, us per operation",
+        |row, contender| {
+            let (placement, spread) = results.best(part, row, contender)?;
+            Some(format!(
+                "{} {}",
+                number(spread.median / 1e3),
+                placement.name()
+            ))
+        },
+    );
 }
 
 fn cooldb(text: &mut String, results: &Results) {

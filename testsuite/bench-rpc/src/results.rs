@@ -205,6 +205,7 @@ pub fn part_name(part: Part) -> &'static str {
         Part::Clients => "clients",
         Part::Cooldb => "cooldb",
         Part::Graphs => "graphs",
+        Part::Memcached => "memcached",
     }
 }
 

@@ -38,7 +38,7 @@ pub fn serve(system: System, wait: Wait, at: &Path, serving: &'static Serving) -
         System::Tonic => tonic::serve(wait, at, serving),
         #[cfg(not(feature = "peers"))]
         System::Iceoryx2 | System::Capnp | System::Tonic => Err(not_built(system)),
-        System::Grpc => Err(Failure("is a program of its own".to_owned())),
+        System::Grpc | System::Shim => Err(Failure("is a program of its own".to_owned())),
     }
 }
 
@@ -61,7 +61,9 @@ pub fn connect(system: System, wait: Wait, at: &Path) -> Result<Box<dyn Caller>>
         System::Tonic => Box::new(tonic::Connection::open(wait, at)?),
         #[cfg(not(feature = "peers"))]
         System::Iceoryx2 | System::Capnp | System::Tonic => return Err(not_built(system)),
-        System::Grpc => return Err(Failure("is a program of its own".to_owned())),
+        System::Grpc | System::Shim => {
+            return Err(Failure("is a program of its own".to_owned()));
+        }
     })
 }
 
