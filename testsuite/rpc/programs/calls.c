@@ -11,7 +11,7 @@
 #include <time.h>
 #include <vernal_rpc.h>
 
-enum { STREAM = 1, LINGER, CANCELLED, TABLE, MEET, ENDLESS, STOP };
+enum { STREAM = 1, LINGER, LINGERS, CANCELLED, TABLE, MEET, ENDLESS, STOP };
 enum { PATIENCE = 60000, ITEMS = 500, WORDS = 300, CALLERS = 3 };
 
 struct item {
@@ -25,7 +25,7 @@ struct table {
 
 static vn_rpc_channel *channel;
 static struct table *shared;
-static atomic_uint cancelled, met, released;
+static atomic_uint lingers, cancelled, met, released;
 static unsigned threads;
 
 static int complain(const char *what, int line) {
@@ -95,6 +95,7 @@ static int endless(vn_rpc_call *call, void *arg) {
 
 static int linger(vn_rpc_call *call, void *arg) {
   (void)arg;
+  atomic_fetch_add(&lingers, 1);
   uint64_t until = now_ms() + PATIENCE;
   while (!vn_rpc_is_cancelled(call) && now_ms() < until) nap();
   atomic_fetch_add(&cancelled, 1);
@@ -145,6 +146,7 @@ static int serve(const char *name, unsigned count) {
   MUST(vn_rpc_serve_type(channel, STREAM, VN_RPC_BYTES, vn_type_of(struct item), stream, NULL) == 0);
   MUST(vn_rpc_serve_type(channel, ENDLESS, VN_RPC_BYTES, VN_RPC_BYTES, endless, NULL) == 0);
   MUST(vn_rpc_serve_type(channel, LINGER, VN_RPC_BYTES, VN_RPC_BYTES, linger, NULL) == 0);
+  MUST(vn_rpc_serve_type(channel, LINGERS, VN_RPC_BYTES, VN_RPC_BYTES, count_of, &lingers) == 0);
   MUST(vn_rpc_serve_type(channel, CANCELLED, VN_RPC_BYTES, VN_RPC_BYTES, count_of, &cancelled) == 0);
   MUST(vn_rpc_serve_type(channel, TABLE, VN_RPC_BYTES, vn_type_of(struct table), table, NULL) == 0);
   MUST(vn_rpc_serve_type(channel, MEET, VN_RPC_BYTES, VN_RPC_BYTES, meet, NULL) == 0);
@@ -225,18 +227,29 @@ static void event_loops(const vn_rpc_conn *conn) {
   vn_rpc_release(reply);
 }
 
-/* A call that is given up: its handler hears of it, and so it does of one whose time is over. */
-static void given_up(const vn_rpc_conn *conn, uint64_t streams_given_up) {
-  vn_rpc_pending *pending = vn_rpc_start_type(conn, LINGER, vn_rpc_bytes(NULL, 0), VN_RPC_BYTES, PATIENCE);
-  MUST(pending && !vn_rpc_is_ready(pending));
-  vn_rpc_cancel(pending);
-  MUST(!vn_rpc_call_type(conn, LINGER, vn_rpc_bytes(NULL, 0), VN_RPC_BYTES, 20));
-  MUST(vernal_last_error_code() == VERNAL_EDEADLINE);
+/* Waits until the server counts so many, or more. */
+static void comes_to(const vn_rpc_conn *conn, uint32_t method, uint64_t count) {
   uint64_t until = now_ms() + PATIENCE;
-  while (asked(conn, CANCELLED) != streams_given_up + 2) {
+  while (asked(conn, method) < count) {
     MUST(now_ms() < until);
     nap();
   }
+}
+
+/* A call that is given up: its handler hears of it, and so it does of one whose time is over. A call that is given up, or over, before its
+ * handler begins has none. */
+static void given_up(const vn_rpc_conn *conn, uint64_t streams_given_up) {
+  vn_rpc_pending *pending = vn_rpc_start_type(conn, LINGER, vn_rpc_bytes(NULL, 0), VN_RPC_BYTES, PATIENCE);
+  MUST(pending && !vn_rpc_is_ready(pending));
+  comes_to(conn, LINGERS, 1);
+  vn_rpc_cancel(pending);
+  comes_to(conn, CANCELLED, streams_given_up + 1);
+  for (unsigned ms = 20; asked(conn, LINGERS) == 1; ms *= 2) {
+    MUST(ms < PATIENCE);
+    MUST(!vn_rpc_call_type(conn, LINGER, vn_rpc_bytes(NULL, 0), VN_RPC_BYTES, ms));
+    MUST(vernal_last_error_code() == VERNAL_EDEADLINE);
+  }
+  comes_to(conn, CANCELLED, streams_given_up + 2);
 }
 
 static void shared_heap(const vn_rpc_conn *conn) {
