@@ -31,15 +31,6 @@ pub const MUTANTS: &[Mutant] = &[
         test: RUNTIME,
     },
     Mutant {
-        name: "a line that is cleared again is compared with what was seen first",
-        edits: &[Edit {
-            file: "runtime/snapshot/src/commit.rs",
-            search: "            seen = self.seen.get_mut(place);",
-            replace: "            seen = self.seen.get_mut(place).filter(|s| s.0 == [0; 8]);",
-        }],
-        test: RUNTIME,
-    },
-    Mutant {
         name: "what an abort has taken back counts as committed when it is stored again",
         edits: &[Edit {
             file: "runtime/snapshot/src/commit.rs",
