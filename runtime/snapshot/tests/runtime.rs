@@ -1,7 +1,7 @@
 //! The runtime in one process, without compiler or interposition: stores are marked by hand, and the home view is what a
 //! commit has made of them. Crashes of real processes are the business of testsuite/kill.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use vernal_abi as abi;
@@ -17,7 +17,6 @@ struct Map {
 impl Map {
     fn new(len: u64) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
         // Memory, where there is some: these tests are about threads and bytes, not about the speed of a disk.
         let memory = PathBuf::from("/dev/shm");
         let dir = if memory.is_dir() {
@@ -25,6 +24,15 @@ impl Map {
         } else {
             std::env::temp_dir()
         };
+        Self::within(&dir, len, NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// On a disk, as a rule: commits compare with home there, and do not write whole lines unseen.
+    fn on_disk(len: u64) -> Self {
+        Self::within(Path::new(env!("CARGO_TARGET_TMPDIR")), len, 0)
+    }
+
+    fn within(dir: &Path, len: u64, n: u32) -> Self {
         let path = dir.join(format!("vernal-runtime-{}-{n}.img", std::process::id()));
         let base = runtime::map_file(&path, len, true).unwrap();
         Self { base, len, path }
@@ -136,7 +144,7 @@ fn abort_goes_back_to_the_last_commit() {
 #[test]
 fn an_asynchronous_commit_counts_although_its_value_is_changed_back() {
     let _alone = alone();
-    let mut m = Map::new(1 << 16);
+    let mut m = Map::on_disk(1 << 16);
     m.set(3, 1);
     runtime::commit().unwrap();
     m.set(3, 2);
@@ -252,6 +260,17 @@ fn a_line_that_was_cleared_is_looked_at_by_the_next_commit() {
     store_late(4);
     runtime::commit().unwrap();
     assert_eq!(m.home(5), 4, "what was taken back");
+    m.set(405, 4);
+    runtime::abort().unwrap();
+    assert_eq!(m.get(405), 0);
+    let store_late_elsewhere = |v| m.word(405).store(v, Ordering::Relaxed);
+    store_late_elsewhere(4);
+    runtime::commit().unwrap();
+    assert_eq!(
+        m.home(405),
+        4,
+        "what was taken back, on a line that no commit had cleared"
+    );
     m.set(5, 6);
     m.set(5 + 8, 7);
     runtime::commit().unwrap();
@@ -333,6 +352,44 @@ fn a_commit_never_sees_half_an_operation() {
             }
         }
     });
+}
+
+/// An operation that is in no hurry: it goes on when a commit has cut it in two, or when it has waited long enough for one that does.
+#[test]
+fn a_commit_waits_for_a_long_operation() {
+    let _alone = alone();
+    let m = Map::new(1 << 16);
+    let (inside, committing) = (AtomicI64::new(0), AtomicI64::new(0));
+    let wait_for = |turn: &AtomicI64, v: i64| {
+        while turn.load(Ordering::Acquire) < v {
+            std::thread::yield_now();
+        }
+    };
+    let mut cut = 0;
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            for v in 1..=20_i64 {
+                op_begin();
+                m.set(0, v as u64);
+                inside.store(v, Ordering::Release);
+                wait_for(&committing, v);
+                let begun = Instant::now();
+                while m.home(0) != v as u64 && begun.elapsed() < Duration::from_millis(5) {
+                    std::thread::yield_now();
+                }
+                m.set(256, v as u64);
+                op_end();
+            }
+        });
+        for v in 1..=20_i64 {
+            wait_for(&inside, v);
+            committing.store(v, Ordering::Release);
+            runtime::commit().unwrap();
+            // The next operation may have begun, and waits for its commit.
+            cut += u32::from(m.home(0) != m.home(256));
+        }
+    });
+    assert_eq!(cut, 0, "operations were cut in two");
 }
 
 #[test]

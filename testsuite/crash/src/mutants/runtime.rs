@@ -130,11 +130,11 @@ pub const MUTANTS: &[Mutant] = &[
         test: STEPS,
     },
     Mutant {
-        name: "only the first line of a range is marked",
+        name: "only the first line of a range is listed",
         edits: &[Edit {
             file: "runtime/snapshot/src/thread.rs",
-            search: "            append(line, byte);\n        }\n        line += abi::LINE_SIZE;",
-            replace: "            append(line, byte);\n        }\n        line = hi;",
+            search: "        c.append(first, (line - first).div_ceil(abi::LINE_SIZE), || {",
+            replace: "        c.append(first, 1, || {",
         }],
         test: RUNTIME,
     },
